@@ -1,0 +1,60 @@
+"""The process seam: the only place that starts a program.
+
+Argument lists, absolute paths, a clean environment, no shell. A failure carries everything needed to replay it by hand.
+"""
+
+import asyncio
+import os
+import shutil
+from collections.abc import Sequence
+
+SEARCH_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+PASSED_ON = ("XTABLES_LOCKFILE", "XTABLES_LIBDIR")
+
+
+class CommandError(Exception):
+    """A program that was run and failed, or that is missing (returncode 127)."""
+
+    def __init__(self, argv: Sequence[str], returncode: int, stderr: str) -> None:
+        first_line = stderr.strip().partition("\n")[0]
+        super().__init__(f"{' '.join(argv)} failed (exit {returncode}): {first_line}")
+        self.argv = tuple(argv)
+        self.returncode = returncode
+        self.stderr = stderr
+
+
+def find(program: str) -> str:
+    """Absolute path of a system program; CommandError names the missing one."""
+    path = shutil.which(program, path=SEARCH_PATH)
+    if path is None:
+        raise CommandError([program], 127, f"{program} is not installed (looked in {SEARCH_PATH})")
+    return path
+
+
+def clean_environment() -> dict[str, str]:
+    kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    return {"PATH": SEARCH_PATH, "LC_ALL": "C.UTF-8", **kept}
+
+
+async def run(argv: Sequence[str], stdin: bytes = b"") -> bytes:
+    """Run one program to its end and give back its stdout; CommandError when it fails.
+
+    When the caller is cancelled the program is ended too: an unsupervised writer must not outlive its daemon.
+    """
+    process = await asyncio.create_subprocess_exec(
+        find(argv[0]),
+        *argv[1:],
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=clean_environment(),
+    )
+    try:
+        stdout, stderr = await process.communicate(stdin)
+    except asyncio.CancelledError:
+        process.kill()
+        await process.wait()
+        raise
+    if process.returncode:
+        raise CommandError(argv, process.returncode, stderr.decode(errors="replace"))
+    return stdout

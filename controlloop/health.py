@@ -1,0 +1,105 @@
+"""What a daemon tells about itself: a small HTTP server on a unix socket in its runtime directory.
+
+`GET /status` is one JSON document that netctl reads, `GET /healthz` says whether the loop turns, `GET /readyz` whether
+the kernel holds what is desired. Requests are bounded in size and time; nothing here can be changed from outside.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h11
+import msgspec
+
+MAX_REQUEST_BYTES = 64 * 1024
+REQUEST_TIMEOUT_S = 5.0
+
+RUNTIME_DIRECTORY = "/run/nodenet"
+
+
+def runtime_directory() -> Path:
+    """Where sockets live: what systemd's RuntimeDirectory= made for us, /run/nodenet for a daemon run by hand."""
+    return Path(os.environ.get("RUNTIME_DIRECTORY", RUNTIME_DIRECTORY).partition(":")[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    body: bytes
+    content_type: str = "text/plain; charset=utf-8"
+
+
+def json_answer(document: Any, status: int = 200) -> Answer:
+    return Answer(status, msgspec.json.encode(document) + b"\n", "application/json")
+
+
+def yes_or_no(*, good: bool, text: str) -> Answer:
+    return Answer(200 if good else 503, f"{text}\n".encode())
+
+
+Routes = Mapping[str, Callable[[], Answer]]
+
+
+class HealthServer:
+    def __init__(self, path: Path, routes: Routes) -> None:
+        self._path = path
+        self._routes = routes
+
+    async def run(self) -> None:
+        """Serve until cancelled. A socket that an earlier process left behind is replaced."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.unlink(missing_ok=True)
+        server = await asyncio.start_unix_server(self._serve, self._path)
+        self._path.chmod(0o660)
+        try:
+            await server.serve_forever()
+        finally:
+            self._path.unlink(missing_ok=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_REQUEST_BYTES)
+                writer.write(respond(connection, self._answer(await read_request(connection, reader))))
+                await writer.drain()
+        except (TimeoutError, OSError, h11.RemoteProtocolError):
+            pass  # a slow, vanished or rude client costs itself its answer and us nothing
+        finally:
+            writer.close()
+
+    def _answer(self, request: h11.Request | None) -> Answer:
+        if request is None or request.method != b"GET":
+            return Answer(405, b"only GET\n")
+        route = self._routes.get(request.target.decode("latin-1").partition("?")[0])
+        if route is None:
+            return Answer(404, f"no such page; there are {' '.join(self._routes)}\n".encode())
+        return route()
+
+
+async def read_request(connection: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | None:
+    request: h11.Request | None = None
+    while True:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            connection.receive_data(await reader.read(MAX_REQUEST_BYTES))
+        elif isinstance(event, h11.Request):
+            request = event
+        elif isinstance(event, h11.EndOfMessage | h11.ConnectionClosed):
+            return request
+
+
+def respond(connection: h11.Connection, answer: Answer) -> bytes:
+    headers = [
+        ("Content-Type", answer.content_type),
+        ("Content-Length", str(len(answer.body))),
+        ("Connection", "close"),
+    ]
+    events = (
+        h11.Response(status_code=answer.status, headers=headers),
+        h11.Data(data=answer.body),
+        h11.EndOfMessage(),
+    )
+    return b"".join(connection.send(event) or b"" for event in events)

@@ -1,0 +1,60 @@
+"""The recipe, once: dump, diff, apply, dump again; the second diff must be empty.
+
+Generic over any kernel that can be dumped as a mapping and changed by a delta. Both are asked of the same object so
+that a fake and the real kernel can stand under one contract suite.
+"""
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from controlloop.delta import Delta, diff
+from controlloop.errors import VerificationError
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+SHOWN = 5
+
+
+class Kernel(Protocol[K, V]):
+    async def dump(self) -> Mapping[K, V]:
+        """All objects that are ours, as they are now."""
+        ...
+
+    async def apply(self, delta: Delta[K, V]) -> None:
+        """Make the change, in the right order. Raises when some of it did not go in; the rest may have."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Report(Generic[K, V]):
+    """What one reconcile did: the change it found necessary, verified to have arrived."""
+
+    delta: Delta[K, V]
+
+
+def describe(delta: Delta[K, V], shown: int = SHOWN) -> str:
+    """The first objects of a difference, as a person would read it: `- old`, `+ new`."""
+    lines = [f"- {key} {value}" for key, value in delta.drop.items()]
+    lines += [f"+ {key} {value}" for key, value in delta.put.items()]
+    more = f" (and {len(lines) - shown} more)" if len(lines) > shown else ""
+    return "; ".join(lines[:shown]) + more
+
+
+async def reconcile(desired: Callable[[], Mapping[K, V]], kernel: Kernel[K, V], *, passes: int = 3) -> Report[K, V]:
+    """Bring the kernel to `desired()` and prove it by reading back.
+
+    The desired state is asked for anew in each pass: it may have moved while we worked.
+    VerificationError, with the difference that is left, when `passes` changes did not suffice.
+    """
+    delta = diff(desired(), await kernel.dump())
+    first = delta
+    for _ in range(passes):
+        if not delta:
+            return Report(first)
+        await kernel.apply(delta)
+        delta = diff(desired(), await kernel.dump())
+    if delta:
+        raise VerificationError(f"the kernel still differs after {passes} passes: {describe(delta)}")
+    return Report(first)

@@ -1,0 +1,86 @@
+"""Runs one job whenever somebody wakes it: the heart of a level-triggered daemon.
+
+- Any number of wake-ups while the job runs become one more run. Events carry no change, so none can be lost.
+- The first wake-up after a quiet time runs at once: there is no minimum interval; a burst is coalesced by how long
+  the job itself takes.
+- A run that fails is repeated with back-off; a wake-up meanwhile does not shorten the wait, or a busy cluster would
+  turn a broken kernel call into a hot loop.
+- Without any wake-up the job runs every `resync_s`, told that it is a resync: it then looks at everything.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Never
+
+from controlloop.command import CommandError
+from controlloop.errors import UnavailableError, VerificationError
+from controlloop.logs import Log
+
+log = Log("runner")
+
+EXPECTED_FAILURES = (UnavailableError, VerificationError, CommandError, OSError)
+
+
+@dataclass(slots=True)
+class Backoff:
+    """Seconds to wait before the next try: `first`, doubled after each failure, at most `limit`."""
+
+    first: float = 0.1
+    limit: float = 5.0
+    current: float = 0.0
+
+    def next(self) -> float:
+        self.current = min(self.current * 2, self.limit) if self.current else self.first
+        return self.current
+
+    def reset(self) -> None:
+        self.current = 0.0
+
+
+class Runner:
+    def __init__(
+        self, job: Callable[[bool], Awaitable[None]], *, resync_s: float, turn: Callable[[], None], tick_s: float = 5.0
+    ) -> None:
+        """Prepare to run `job(resync)`. `turn` is called after each run and every `tick_s` of idling: a sign of life
+        that a job which hangs does not give, but one that fails and is retried does.
+        """
+        self._job = job
+        self._resync_s = resync_s
+        self._turn = turn
+        self._tick_s = tick_s
+        self._awake = asyncio.Event()
+        self._backoff = Backoff()
+
+    def wake(self) -> None:
+        self._awake.set()
+
+    async def run(self) -> Never:
+        resync = True
+        while True:
+            self._awake.clear()
+            try:
+                await self._job(resync)
+            except EXPECTED_FAILURES as error:
+                wait_s = self._backoff.next()
+                log.warning("run failed", error=error, retry_in_s=round(wait_s, 1))
+                self._turn()
+                await asyncio.sleep(wait_s)
+                resync = True
+                continue
+            self._backoff.reset()
+            resync = not await self._woken_within(self._resync_s)
+
+    async def _woken_within(self, seconds: float) -> bool:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while not self._awake.is_set():
+            self._turn()
+            remaining = deadline - loop.time()
+            if remaining <= 0:
+                return False
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(remaining, self._tick_s)):
+                    await self._awake.wait()
+        return True

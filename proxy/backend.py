@@ -1,0 +1,30 @@
+"""What the sync engine asks of a way to program rules; nftables/ and iptables/ are the two answers."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Protocol, TypeVar
+
+from controlloop.delta import Delta
+from controlloop.reconcile import Kernel
+from proxy.frontends import Frontend, ServiceName
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class Planner(Protocol[K, V]):
+    """Pure: from frontends to kernel objects, incrementally."""
+
+    @property
+    def objects(self) -> Mapping[K, V]:
+        """The whole desired state, the constant part included."""
+        ...
+
+    def replace(self, service: ServiceName, frontends: Sequence[Frontend], delta: Delta[K, V]) -> None:
+        """Let these be all frontends of a Service from now on; record in `delta` which objects that changes."""
+        ...
+
+
+class Backend(Kernel[K, V], Protocol[K, V]):
+    async def cleanup(self) -> None:
+        """Remove all that is ours, and nothing else. Nothing there is success."""
+        ...
