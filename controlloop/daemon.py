@@ -7,7 +7,7 @@ the log and the supervisor starts us again. In every case the kernel keeps what 
 import asyncio
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 
 from controlloop.errors import OperatorError
@@ -24,13 +24,8 @@ def run_daemon(program: str, body: Callable[[], Awaitable[None]]) -> int:
     """Run `body` until it returns or a signal cancels it; gives back the exit code."""
     try:
         asyncio.run(_until_signalled(body))
-    except BaseExceptionGroup as group:
-        return _verdict(program, group)
-    except OperatorError as error:
-        return _refuse(program, error)
-    except Exception:
-        log.fault("fault", group)
-        return EXIT_FAULT
+    except Exception as error:  # noqa: BLE001 - the last line of defence decides the exit code
+        return _verdict(program, error)
     return 0
 
 
@@ -49,21 +44,18 @@ def _stop(task: asyncio.Future[None], number: signal.Signals) -> None:
     task.cancel()
 
 
-def _verdict(program: str, group: BaseExceptionGroup[BaseException]) -> int:
-    operator, others = group.split(OperatorError)
-    if others is None and operator is not None:
-        return _refuse(program, first_of(operator))
-    log.fault("fault", group)
+def _verdict(program: str, error: Exception) -> int:
+    if all(isinstance(single, OperatorError) for single in singles(error)):
+        print(f"{program}: {next(singles(error))}", file=sys.stderr)
+        return EXIT_OPERATOR
+    log.fault("fault", error)
     return EXIT_FAULT
 
 
-def _refuse(program: str, error: BaseException) -> int:
-    print(f"{program}: {error}", file=sys.stderr)
-    return EXIT_OPERATOR
-
-
-def first_of(error: BaseException) -> BaseException:
-    """The first single error inside nested groups."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+def singles(error: BaseException) -> Iterator[BaseException]:
+    """The errors inside nested groups, one by one."""
+    if not isinstance(error, BaseExceptionGroup):
+        yield error
+        return
+    for inner in error.exceptions:
+        yield from singles(inner)
