@@ -1,0 +1,27 @@
+"""How our daemons read their command line: bad usage is one line that names flag and value, and exit code 2."""
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from controlloop.daemon import EXIT_OPERATOR
+from controlloop.errors import OperatorError
+
+
+def run_command(command: click.Command, argv: Sequence[str] | None = None) -> int:
+    """Parse `argv` (default: the process's own) and run the command; gives back the exit code."""
+    try:
+        result = command.main(args=argv, standalone_mode=False)
+    except click.ClickException as error:
+        return refuse(command, error.format_message())
+    except OperatorError as error:
+        return refuse(command, str(error))
+    except click.Abort:
+        return 130
+    return result if isinstance(result, int) else 0
+
+
+def refuse(command: click.Command, message: str) -> int:
+    print(f"{command.name}: {' '.join(message.split())}", file=sys.stderr)
+    return EXIT_OPERATOR
