@@ -5,7 +5,7 @@ what they mean is `codec`'s business, so that one unreadable record is a finding
 Two implementations stand under one contract suite: `etcd` and `memory`.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -71,7 +71,10 @@ class Registry(Protocol):
     async def list(self) -> Listing: ...
 
     async def create(self, key: str, value: bytes, ttl_s: int) -> Record:
-        """Write a key that must not exist, kept alive for `ttl_s` seconds from now. AlreadyExistsError otherwise."""
+        """Write a key that must not exist, kept alive for `ttl_s` seconds from now, or without expiry when 0.
+
+        AlreadyExistsError otherwise.
+        """
         ...
 
     async def update(self, record: Record, value: bytes, ttl_s: int) -> Record:
@@ -86,11 +89,14 @@ class Registry(Protocol):
         ...
 
     async def keep_alive(self, record: Record) -> int:
-        """Renew the record's lease; gives back the seconds it now has. ConflictError when the lease is gone."""
+        """Renew the record's lease; gives back the seconds it now has. ConflictError when the lease is gone.
+
+        For records that expire only: a reservation has nothing to renew.
+        """
         ...
 
-    def watch(self, after: int) -> AsyncIterator[Batch]:
-        """Changes after a revision, for ever. CompactedError, UnavailableError end it; start again from the last
-        revision seen, or from a new listing.
+    def watch(self, after: int) -> AsyncGenerator[Batch, None]:
+        """Changes after a revision, for ever. CompactedError, UnavailableError end it; start again from a new
+        listing, or from the last revision seen. A batch without changes says how far a quiet watch has come.
         """
         ...

@@ -1,0 +1,339 @@
+"""A small asyncio client for etcd v3: what leases and the proxy's etcd source need, and no more.
+
+It speaks with the gRPC messages that aetcd ships. aetcd's own client knows a single host and does not tell at which
+revision a watch stands, and both are what recovery is built on, so channels and streams are ours.
+
+One endpoint is in use at a time; one that fails gives way to the next. A read then asks the next endpoint by itself.
+A write is never sent twice: after an UnavailableError it may or may not have happened, and the caller reads to know.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+from urllib.parse import urlsplit
+
+import grpc
+from aetcd import rpc
+
+from controlloop.errors import CompactedError, OperatorError, UnavailableError
+
+DEFAULT_PORT = 2379
+PAGE = 1000
+"""Keys asked for at once: a page of large values stays well inside one deadline."""
+
+CHANNEL_OPTIONS = (
+    # A server that vanished without a word is noticed within 15 s; etcd allows a ping each 5 s.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    # gRPC gives up pinging after two pings on a quiet stream, and a watch is quiet.
+    ("grpc.http2.max_pings_without_data", 0),
+    # The default of 4 MB is less than one watch answer may hold (1,000 revisions).
+    ("grpc.max_receive_message_length", -1),
+    # A server that comes back is found within a second; left alone, gRPC waits up to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.min_reconnect_backoff_ms", 5_000),
+    # Proxy settings of the environment are meant for the world outside the cluster.
+    ("grpc.enable_http_proxy", 0),
+    # gRPC would ask DNS for a TXT record with settings of its own.
+    ("grpc.service_config_disable_resolution", 1),
+)
+
+# A member cut off from its peers then ends the watch, where it would stay silent for ever.
+REQUIRE_LEADER = (("hasleader", "true"),)
+
+OPERATOR_CODES = (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED)
+OPERATOR_TEXTS = ("permission denied", "user name is empty")
+LEAVE_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+Failure = OperatorError | UnavailableError
+
+
+@dataclass(frozen=True, slots=True)
+class KeyValue:
+    key: str
+    value: bytes
+    revision: int
+    """Revision of the last write to this key."""
+    lease_id: int
+    """0: the key does not expire."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """All keys of a prefix at one revision, in key order."""
+
+    revision: int
+    items: tuple[KeyValue, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WatchBatch:
+    """Everything that happened up to and with `revision`; empty when a quiet watch only moves on.
+
+    A key is in `put` or in `removed`, by what happened to it last.
+    """
+
+    revision: int
+    put: tuple[KeyValue, ...]
+    removed: tuple[str, ...]
+
+
+class Endpoint:
+    """One server, and the stubs to call it. aetcd and generated gRPC code carry no types, hence `Any`."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.target = parse_endpoint(url)
+
+    # A channel belongs to the loop it was opened in: the first call opens it, the constructor has no loop yet.
+    @cached_property
+    def channel(self) -> Any:
+        return grpc.aio.insecure_channel(self.target, options=CHANNEL_OPTIONS)
+
+    @cached_property
+    def kv(self) -> Any:
+        return rpc.KVStub(self.channel)
+
+    @cached_property
+    def lease(self) -> Any:
+        return rpc.LeaseStub(self.channel)
+
+    @cached_property
+    def watch(self) -> Any:
+        return rpc.WatchStub(self.channel)
+
+    async def close(self) -> None:
+        if "channel" in self.__dict__:
+            await self.channel.close()
+
+
+def parse_endpoint(url: str) -> str:
+    """The gRPC target of a client URL such as `http://127.0.0.1:2379`. OperatorError names a bad one."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or DEFAULT_PORT
+    except ValueError as error:
+        raise OperatorError(f"etcd endpoint {url}: {error}") from error
+    if parts.scheme == "https":
+        raise OperatorError(f"etcd endpoint {url}: TLS is not supported yet, use http")
+    if parts.scheme != "http" or not host or parts.path not in ("", "/") or parts.query or parts.username:
+        raise OperatorError(f"etcd endpoint {url}: want http://HOST:PORT")
+    return f"dns:///[{host}]:{port}" if ":" in host else f"dns:///{host}:{port}"
+
+
+class Etcd:
+    """A connection to a cluster. Use it inside one event loop and `close` it there.
+
+    Each call ends within `timeout_s`. Errors: UnavailableError when no answer or a refusal that time may mend,
+    OperatorError when the server wants a user or a permission that we do not have.
+    """
+
+    def __init__(self, endpoints: Sequence[str], *, timeout_s: float = 5.0) -> None:
+        if not endpoints:
+            raise OperatorError("etcd: no endpoint given")
+        self._endpoints = [Endpoint(url) for url in endpoints]
+        self._timeout_s = timeout_s
+
+    async def close(self) -> None:
+        """End all calls and streams."""
+        for endpoint in self._endpoints:
+            await endpoint.close()
+
+    async def get(self, key: str) -> KeyValue | None:
+        answer = await self._read(rpc.RangeRequest(key=key.encode()))
+        return key_value(answer.kvs[0]) if answer.kvs else None
+
+    async def list(self, prefix: str) -> Listing:
+        """All keys that begin with exactly these bytes, at one revision, however many they are."""
+        start, end = prefix_range(prefix)
+        revision = 0
+        items: list[KeyValue] = []
+        while True:
+            answer = await self._read(rpc.RangeRequest(key=start, range_end=end, limit=PAGE, revision=revision))
+            revision = revision or answer.header.revision
+            items.extend(map(key_value, answer.kvs))
+            if not answer.more:
+                return Listing(revision, tuple(items))
+            start = answer.kvs[-1].key + b"\0"
+
+    async def create(self, key: str, value: bytes, lease_id: int = 0) -> int | None:
+        """Write a key that must not exist; its revision, or None when it exists."""
+        absent = rpc.Compare(key=key.encode(), target=rpc.Compare.VERSION, result=rpc.Compare.EQUAL, version=0)
+        return await self._transact(absent, put_operation(key, value, lease_id))
+
+    async def replace(self, key: str, value: bytes, revision: int, lease_id: int = 0) -> int | None:
+        """Overwrite a key whose last write is `revision`; its new revision, or None when somebody was faster."""
+        return await self._transact(unchanged(key, revision), put_operation(key, value, lease_id))
+
+    async def put(self, key: str, value: bytes) -> int:
+        """Write whatever is there; gives back the revision."""
+        answer = await self._write(lambda at: at.kv.Put, rpc.PutRequest(key=key.encode(), value=value))
+        return int(answer.header.revision)
+
+    async def delete(self, key: str, revision: int | None = None) -> bool:
+        """Remove a key, with `revision` only if that was its last write. False when it was not there, or changed."""
+        request = rpc.DeleteRangeRequest(key=key.encode())
+        if revision is not None:
+            operation = rpc.RequestOp(request_delete_range=request)
+            return await self._transact(unchanged(key, revision), operation) is not None
+        answer = await self._write(lambda at: at.kv.DeleteRange, request)
+        return bool(answer.deleted)
+
+    async def grant(self, ttl_s: int) -> int:
+        """A new lease; keys written with its id vanish when it is not kept alive."""
+        return int((await self._write(lambda at: at.lease.LeaseGrant, rpc.LeaseGrantRequest(TTL=ttl_s))).ID)
+
+    async def revoke(self, lease_id: int) -> None:
+        """End a lease and with it its keys. One that is gone already is no error."""
+        with self._translated() as endpoint:
+            try:
+                await endpoint.lease.LeaseRevoke(rpc.LeaseRevokeRequest(ID=lease_id), timeout=self._timeout_s)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.NOT_FOUND:
+                    raise
+
+    async def keep_alive(self, lease_id: int) -> int:
+        """Renew a lease; the seconds it now has, 0 when it is gone."""
+        with self._translated() as endpoint:
+            call = endpoint.lease.LeaseKeepAlive(timeout=self._timeout_s)
+            try:
+                await call.write(rpc.LeaseKeepAliveRequest(ID=lease_id))
+                return int((await self._next(call, endpoint)).TTL)
+            finally:
+                call.cancel()
+
+    async def watch(self, prefix: str, after: int) -> AsyncGenerator[WatchBatch, None]:
+        """Changes after a revision, for ever, on a stream of its own that ends with the iteration.
+
+        CompactedError: the store no longer knows what happened since, list again. That is also said of a store
+        behind `after`: it was restored or emptied, and would let a watch wait in silence for the future.
+        """
+        with self._translated() as endpoint:
+            call = endpoint.watch.Watch(metadata=REQUIRE_LEADER)
+            try:
+                created = await self._create_watch(call, endpoint, prefix, after)
+                if created.header.revision < after:
+                    raise CompactedError(f"etcd {endpoint.url} is at revision {created.header.revision} < {after}")
+                while True:
+                    response = await self._next(call, endpoint)
+                    refuse_cancelled(response, endpoint.url)
+                    yield batch_from(response)
+            finally:
+                call.cancel()
+
+    async def _create_watch(self, call: Any, endpoint: Endpoint, prefix: str, after: int) -> Any:
+        start, end = prefix_range(prefix)
+        request = rpc.WatchCreateRequest(key=start, range_end=end, start_revision=after + 1, progress_notify=True)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await call.write(rpc.WatchRequest(create_request=request))
+                created = await self._next(call, endpoint)
+        except TimeoutError as error:
+            self._leave(endpoint)
+            raise UnavailableError(f"etcd {endpoint.url}: no answer to a watch in {self._timeout_s} s") from error
+        refuse_cancelled(created, endpoint.url)
+        return created
+
+    async def _next(self, call: Any, endpoint: Endpoint) -> Any:
+        response = await call.read()
+        if response is grpc.aio.EOF:
+            raise UnavailableError(f"etcd {endpoint.url}: the stream has ended")
+        return response
+
+    async def _transact(self, guard: Any, operation: Any) -> int | None:
+        answer = await self._write(lambda at: at.kv.Txn, rpc.TxnRequest(compare=[guard], success=[operation]))
+        return int(answer.header.revision) if answer.succeeded else None
+
+    async def _write(self, method: Callable[[Endpoint], Any], request: Any) -> Any:
+        with self._translated() as endpoint:
+            return await method(endpoint)(request, timeout=self._timeout_s)
+
+    async def _read(self, request: Any) -> Any:
+        for endpoint in tuple(self._endpoints):
+            try:
+                return await self._read_at(endpoint, request)
+            except grpc.aio.AioRpcError as error:
+                failure = self._failure(endpoint, error)
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise failure from error
+        raise failure
+
+    async def _read_at(self, endpoint: Endpoint, request: Any) -> Any:
+        return await endpoint.kv.Range(request, timeout=self._timeout_s)
+
+    @contextmanager
+    def _translated(self) -> Iterator[Endpoint]:
+        """The endpoint in use; what gRPC raises about it comes out as an error of ours."""
+        endpoint = self._endpoints[0]
+        try:
+            yield endpoint
+        except grpc.aio.AioRpcError as error:
+            raise self._failure(endpoint, error) from error
+        except asyncio.InvalidStateError as error:
+            # How gRPC says that a stream broke before we wrote to it.
+            self._leave(endpoint)
+            raise UnavailableError(f"etcd {endpoint.url}: the stream broke") from error
+
+    def _failure(self, endpoint: Endpoint, error: Any) -> Failure:
+        if error.code() in LEAVE_CODES:
+            self._leave(endpoint)
+        text = f"etcd {endpoint.url}: {error.details()} ({error.code().name})"
+        return OperatorError(text) if error.code() in OPERATOR_CODES else refusal(text)
+
+    def _leave(self, endpoint: Endpoint) -> None:
+        # Several calls may fail at once on one endpoint; only the first may turn to the next.
+        if self._endpoints[0] is endpoint:
+            self._endpoints.append(self._endpoints.pop(0))
+
+
+def refusal(text: str) -> Failure:
+    return OperatorError(text) if any(known in text for known in OPERATOR_TEXTS) else UnavailableError(text)
+
+
+def refuse_cancelled(response: Any, url: str) -> None:
+    if response.compact_revision:
+        raise CompactedError(f"etcd {url} is compacted up to revision {response.compact_revision}")
+    if response.canceled:
+        raise refusal(f"etcd {url}: watch refused: {response.cancel_reason}")
+
+
+def prefix_range(prefix: str) -> tuple[bytes, bytes]:
+    """First key with a prefix, and the first key after all of them. UTF-8 has no byte 255, so adding 1 is safe."""
+    start = prefix.encode()
+    # A lone zero byte stands for the first of all keys, and as an end for no end.
+    return (start, start[:-1] + bytes([start[-1] + 1])) if start else (b"\0", b"\0")
+
+
+def unchanged(key: str, revision: int) -> Any:
+    return rpc.Compare(key=key.encode(), target=rpc.Compare.MOD, result=rpc.Compare.EQUAL, mod_revision=revision)
+
+
+def put_operation(key: str, value: bytes, lease_id: int) -> Any:
+    return rpc.RequestOp(request_put=rpc.PutRequest(key=key.encode(), value=value, lease=lease_id))
+
+
+def text_key(key: bytes) -> str:
+    # Anyone may write bytes that are no text; they must stay printable, and never match a key of ours.
+    return key.decode(errors="backslashreplace")
+
+
+def key_value(kv: Any) -> KeyValue:
+    return KeyValue(text_key(kv.key), kv.value, kv.mod_revision, kv.lease)
+
+
+def batch_from(response: Any) -> WatchBatch:
+    """One watch answer. Its revision is that of its last event: a watch that catches up gets the store's own revision
+    in each header, with events below it still to come.
+    """
+    last: dict[bytes, Any] = {}
+    for event in response.events:
+        last.pop(event.kv.key, None)
+        last[event.kv.key] = event
+    revision = response.events[-1].kv.mod_revision if response.events else response.header.revision
+    put = tuple(key_value(event.kv) for event in last.values() if event.type == rpc.Event.PUT)
+    removed = tuple(text_key(key) for key, event in last.items() if event.type == rpc.Event.DELETE)
+    return WatchBatch(revision, put, removed)

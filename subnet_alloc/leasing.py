@@ -1,0 +1,192 @@
+"""Get a lease, keep it, and follow everybody's leases, over any registry.
+
+A node is known by its public IP: whoever asks again from the same address gets its subnet again (flannel). The own
+record is written in place and only as we know it (compare-and-swap), so that neither a faster node nor an
+administrator is ever overwritten; a lost race starts over from a fresh list.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from typing import Never
+
+from controlloop.errors import Skipped
+from controlloop.family import Family
+from controlloop.logs import Log
+from controlloop.runner import Backoff
+from subnet_alloc.allocate import Choose, Subnets, choose_subnets, fits, is_free
+from subnet_alloc.codec import render_attrs, render_key
+from subnet_alloc.model import Lease, LeaseAttrs, NetworkConfig
+from subnet_alloc.registry import (
+    AlreadyExistsError,
+    Batch,
+    CompactedError,
+    ConflictError,
+    Listing,
+    Record,
+    Registry,
+    UnavailableError,
+)
+from subnet_alloc.snapshot import LeaseSnapshot
+
+log = Log("subnet_alloc")
+
+TTL_S = 86_400
+"""How long a lease outlives its node (flannel)."""
+TRIES = 30
+"""Races that may be lost in a row: fifty nodes that want the last fifty subnets need about ten."""
+
+
+class LeaseLostError(Exception):
+    """The own lease is gone: it expired while the registry was out of reach, or was ended. Acquire again."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnLease:
+    record: Record
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What this node asks for."""
+
+    attrs: LeaseAttrs
+    previous: Subnets | None
+    config: NetworkConfig
+    choose: Choose
+    ttl_s: int
+
+
+async def acquire(  # noqa: PLR0913 - keywords that read as a sentence
+    registry: Registry,
+    attrs: LeaseAttrs,
+    *,
+    previous: Subnets | None,
+    config: NetworkConfig,
+    choose: Choose,
+    ttl_s: int = TTL_S,
+) -> OwnLease:
+    """The subnet of this node: the one it has, else the previous one if that is free, else a free one by chance.
+
+    A lease of ours that the configuration no longer allows is removed. A reservation (a record without expiry) stays
+    one. NoFreeSubnetError when the network is full; UnavailableError when the registry is, or others were always
+    faster. Both are worth another try later.
+    """
+    wish = _Wish(attrs, previous, config, choose, ttl_s)
+    for _ in range(TRIES):
+        snapshot = LeaseSnapshot.of(await registry.list())
+        with suppress(AlreadyExistsError, ConflictError):
+            return await _acquire_from(snapshot, registry, wish)
+    raise UnavailableError(f"subnet_alloc: others were faster {TRIES} times in a row")
+
+
+async def keep(registry: Registry, own: OwnLease) -> Never:
+    """Keep the lease alive, at a third of its time. LeaseLostError when it is gone.
+
+    An unreachable registry is asked again with back-off: nothing is lost before the lease expires there. That the
+    record still says what we wrote is for `follow` to tell.
+    """
+    backoff = Backoff()
+    if not own.record.lease_id:
+        await asyncio.Event().wait()
+    while True:
+        try:
+            wait_s = await registry.keep_alive(own.record) / 3
+            backoff.reset()
+        except ConflictError as error:
+            raise LeaseLostError(f"lease of {own.record.key} is lost: {error}") from error
+        except UnavailableError as error:
+            wait_s = backoff.next()
+            log.warning("lease not renewed", key=own.record.key, error=error, retry_in_s=round(wait_s, 1))
+        await asyncio.sleep(wait_s)
+
+
+async def follow(registry: Registry) -> AsyncGenerator[tuple[LeaseSnapshot, frozenset[str]], None]:
+    """All leases, for ever: as listed, then each time that some changed, with the keys of those.
+
+    The snapshot is the same object each time and moves on between two steps. An unreachable registry leaves it as it
+    is; a compaction, or a store restored to an older state, is bridged by listing again, which is a step even when
+    nothing changed.
+    """
+    snapshot = LeaseSnapshot()
+    async with aclosing(_news(registry)) as news:
+        async for one in news:
+            skipped_before = dict(snapshot.skipped)
+            changed = snapshot.replace(one) if isinstance(one, Listing) else snapshot.apply(one)
+            _tell_skipped(skipped_before, snapshot)
+            if changed or isinstance(one, Listing):
+                yield snapshot, changed
+
+
+async def _news(registry: Registry) -> AsyncGenerator[Listing | Batch, None]:
+    """A listing and the batches after it, for ever; another listing where the batches have a gap."""
+    backoff = Backoff()
+    revision: int | None = None
+    while True:
+        try:
+            if revision is None:
+                listing = await registry.list()
+                revision = listing.revision
+                yield listing
+            async with aclosing(registry.watch(revision)) as batches:
+                async for batch in batches:
+                    backoff.reset()
+                    revision = batch.revision
+                    yield batch
+        except CompactedError as error:
+            revision = None
+            await _pause("leases are listed again", error, backoff)
+        except UnavailableError as error:
+            await _pause("leases are not followed", error, backoff)
+
+
+async def _acquire_from(snapshot: LeaseSnapshot, registry: Registry, wish: _Wish) -> OwnLease:
+    mine = _keys_of(wish.attrs, snapshot)
+    for key in mine:
+        lease = snapshot.leases[key]
+        if fits(wish.config, lease.subnets):
+            return await _reuse(snapshot.records[key], lease, registry, wish)
+    for key in mine:
+        await registry.remove(snapshot.records[key])
+        snapshot.apply(Batch(snapshot.revision, removed=(key,)))
+    return await _create(snapshot, registry, wish)
+
+
+async def _reuse(record: Record, lease: Lease, registry: Registry, wish: _Wish) -> OwnLease:
+    value = render_attrs(wish.attrs)
+    if record.value != value:
+        # A reservation must not turn into a lease that ends with its node.
+        record = await registry.update(record, value, wish.ttl_s if record.lease_id else 0)
+    elif record.lease_id:
+        await registry.keep_alive(record)
+    return OwnLease(record, Lease(lease.subnets, wish.attrs))
+
+
+async def _create(snapshot: LeaseSnapshot, registry: Registry, wish: _Wish) -> OwnLease:
+    taken = list(snapshot.taken())
+    subnets = wish.previous
+    if subnets is None or not fits(wish.config, subnets) or not is_free(subnets, taken):
+        subnets = choose_subnets(wish.config, taken, wish.choose)
+    record = await registry.create(render_key(subnets), render_attrs(wish.attrs), wish.ttl_s)
+    return OwnLease(record, Lease(subnets, wish.attrs))
+
+
+def _keys_of(attrs: LeaseAttrs, snapshot: LeaseSnapshot) -> list[str]:
+    """Leases with our public IP, in key order. With two families IPv4 is what names a node."""
+    family = Family.V4 if Family.V4 in attrs.public_ip else Family.V6
+    address = attrs.public_ip[family]
+    return sorted(key for key, lease in snapshot.leases.items() if lease.attrs.public_ip.get(family) == address)
+
+
+def _tell_skipped(before: Mapping[str, Skipped], snapshot: LeaseSnapshot) -> None:
+    for key, skipped in snapshot.skipped.items():
+        if before.get(key) != skipped:
+            log.warning("lease skipped", key=key, reason=skipped.reason)
+
+
+async def _pause(event: str, error: Exception, backoff: Backoff) -> None:
+    wait_s = backoff.next()
+    log.warning(event, error=error, retry_in_s=round(wait_s, 1))
+    await asyncio.sleep(wait_s)
