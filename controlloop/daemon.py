@@ -10,14 +10,11 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 
-from controlloop.errors import OperatorError
+from controlloop.errors import EXIT_FAULT, EXIT_OPERATOR, OperatorError
 from controlloop.logs import Log
 from controlloop.notify import Notifier
 
 log = Log("daemon")
-
-EXIT_FAULT = 1
-EXIT_OPERATOR = 2
 
 
 def run_daemon(program: str, body: Callable[[], Awaitable[None]]) -> int:

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+EXIT_FAULT = 1
+EXIT_OPERATOR = 2
+
 
 class OperatorError(Exception):
     """Only a person can mend it: bad configuration. One line that names the flag or key and the value; exit code 2."""

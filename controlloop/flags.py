@@ -5,14 +5,16 @@ from collections.abc import Sequence
 
 import click
 
-from controlloop.daemon import EXIT_OPERATOR
-from controlloop.errors import OperatorError
+from controlloop.errors import EXIT_OPERATOR, OperatorError
 
 
 def run_command(command: click.Command, argv: Sequence[str] | None = None) -> int:
     """Parse `argv` (default: the process's own) and run the command; gives back the exit code."""
     try:
         result = command.main(args=argv, standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return EXIT_OPERATOR
     except click.ClickException as error:
         return refuse(command, error.format_message())
     except OperatorError as error:

@@ -5,7 +5,6 @@ the kernel holds what is desired. Requests are bounded in size and time; nothing
 """
 
 import asyncio
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +15,6 @@ import msgspec
 
 MAX_REQUEST_BYTES = 64 * 1024
 REQUEST_TIMEOUT_S = 5.0
-
-RUNTIME_DIRECTORY = "/run/nodenet"
-
-
-def runtime_directory() -> Path:
-    """Where sockets live: what systemd's RuntimeDirectory= made for us, /run/nodenet for a daemon run by hand."""
-    return Path(os.environ.get("RUNTIME_DIRECTORY", RUNTIME_DIRECTORY).partition(":")[0])
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""netctl looks into the daemons and the kernel of a node, and drives the lab."""

@@ -1,0 +1,31 @@
+"""Asks a daemon on its unix socket."""
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+TIMEOUT_S = 2.0
+
+
+class UnreachableError(Exception):
+    """The daemon does not answer; one line with the socket's path and the reason."""
+
+
+def get_json(path: Path, page: str) -> Any:
+    """GET a page that is one JSON document. The daemon closes the connection behind its answer."""
+    request = f"GET {page} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(TIMEOUT_S)
+        try:
+            connection.connect(str(path))
+            connection.sendall(request)
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        except OSError as error:
+            raise UnreachableError(f"{path}: {error.strerror or error}") from None
+    head, _, body = answer.partition(b"\r\n\r\n")
+    first_line = head.partition(b"\r\n")[0].decode(errors="replace")
+    if first_line.split()[1:2] != ["200"]:
+        raise UnreachableError(f"{path}: {first_line or 'an empty answer'}")
+    return msgspec.json.decode(body)

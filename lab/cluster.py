@@ -1,0 +1,266 @@
+"""A whole cluster: brought up step by step, taken down to the last trace, also by somebody else after a crash.
+
+Everything a lab leaves outside its processes stands in one folder under STATE_DIR and in namespaces with its name.
+The state file is written before each step that must be undone, so that any later process can take the lab down.
+"""
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from ipaddress import IPv4Address
+from pathlib import Path
+from signal import Signals
+
+import msgspec
+
+from lab.etcd import START_TIMEOUT_S as ETCD_TIMEOUT_S
+from lab.etcd import etcd_argv, health_argv
+from lab.host import Host, as_daemon, daemon_uid
+from lab.pods import add_pod
+from lab.processes import Process, end, identify, send, wait_for_end
+from lab.ready import ReadyListener, tail
+from lab.topology import ETCD_ADDRESS, ETCD_URL, POD_NETWORK, Spec
+from lab.wiring import unwire, wire
+
+STATE_DIR = Path("/run/nodenet-lab")
+NETWORK_CONFIG = {"Network": str(POD_NETWORK), "Backend": {"Type": "vxlan"}}
+NETWORK_CONFIG_KEY = "/coreos.com/network/config"
+START_TIMEOUT_S = 30.0
+
+Progress = Callable[[str], None]
+
+
+class LabError(Exception):
+    """The lab cannot do that; one line says why."""
+
+
+class State(msgspec.Struct):
+    spec: Spec
+    owner: Process | None = None
+    """The process the lab lives with; None for a lab that stays up by itself."""
+    processes: list[Process] = []
+    pods: dict[str, str] = {}
+    """Address by pod."""
+
+
+class Cluster:
+    def __init__(self, folder: Path, state: State) -> None:
+        self.folder = folder
+        self.spec = state.spec
+        self._state = state
+
+    # -- finding hosts --------------------------------------------------------------------------------------------
+
+    def host(self, name: str) -> Host:
+        if name not in self.spec.hosts:
+            raise LabError(f"lab {self.spec.name} has no host {name!r}; it has {', '.join(self.spec.hosts)}")
+        return Host(name, self.spec.namespace(name), self.folder / name, private_run=name in self.spec.node_names)
+
+    @property
+    def nodes(self) -> list[Host]:
+        return [self.host(name) for name in self.spec.node_names]
+
+    @property
+    def pods(self) -> list[Host]:
+        return [self.host(pod) for _, pod in self.spec.all_pods]
+
+    def pod_address(self, pod: str) -> IPv4Address:
+        return IPv4Address(self._state.pods[pod])
+
+    @property
+    def etcd_option(self) -> list[str]:
+        """How tools on a node find the lab's etcd."""
+        return ["--etcd-endpoints", ETCD_URL]
+
+    @property
+    def processes(self) -> Sequence[Process]:
+        return self._state.processes
+
+    # -- up -------------------------------------------------------------------------------------------------------
+
+    def build(self, progress: Progress) -> None:
+        progress("wiring namespaces")
+        for name in self.spec.hosts:
+            self._make_folder(self.host(name))
+        wire(self.spec)
+        progress("starting etcd")
+        self.start_etcd()
+        self.put(NETWORK_CONFIG_KEY, msgspec.json.encode(NETWORK_CONFIG).decode())
+        progress(f"starting netagent and netproxy on {self.spec.nodes} nodes")
+        self.start_daemons([(node.name, program) for node in self.nodes for program in ("netagent", "netproxy")])
+        progress(f"attaching {len(self.pods)} pods")
+        for node, pod in self.spec.all_pods:
+            self._state.pods[pod] = str(add_pod(self.host(node), self.host(pod)))
+        self.save()
+
+    def _make_folder(self, host: Host) -> None:
+        """The host's /run, with what systemd would make there for the daemons (RuntimeDirectory=)."""
+        host.folder.mkdir(mode=0o755)
+        if not host.private_run:
+            return
+        for folder in ("netns", "nodenet", "flannel"):
+            (host.run_dir / folder).mkdir(mode=0o755, parents=True)
+        for folder in ("nodenet", "flannel"):
+            os.chown(host.run_dir / folder, daemon_uid(), daemon_uid())
+
+    def start_etcd(self) -> None:
+        host = self.host("etcd")
+        peer_url = f"http://{ETCD_ADDRESS}:2380"
+        process = self.start(host, "etcd", etcd_argv(host.folder, client_url=ETCD_URL, peer_url=peer_url))
+        deadline = time.monotonic() + ETCD_TIMEOUT_S
+        while not host.succeeds(health_argv(ETCD_URL)):
+            if time.monotonic() > deadline or not process.is_alive():
+                raise LabError(f"etcd did not start:\n{tail(self.log_of('etcd', 'etcd'))}")
+
+    def put(self, key: str, value: str) -> None:
+        self.host("etcd").run(["etcdctl", "--endpoints", ETCD_URL, "put", key, value])
+
+    # -- daemons --------------------------------------------------------------------------------------------------
+
+    def daemon_argv(self, node: str, program: str) -> list[str]:
+        executable = str(Path(sys.executable).parent / program)
+        if program == "netagent":
+            own = ["--iface", "eth0", "--node-name", node]
+        else:
+            own = ["--source", "etcd", "--hostname-override", node, "--cluster-cidr", str(POD_NETWORK)]
+            own += ["--proxy-mode", self.spec.mode, "--balance", self.spec.balance]
+        return as_daemon([executable, "--etcd-endpoints", ETCD_URL, *own])
+
+    def start_daemons(self, which: Sequence[tuple[str, str]]) -> None:
+        """Start (node, program) pairs all at once and wait until every one is ready."""
+        waiting = []
+        try:
+            for node, program in which:
+                host = self.host(node)
+                listener = ReadyListener(host.run_dir / f"{program}.notify")
+                environment = {"NOTIFY_SOCKET": f"/run/{program}.notify"}
+                process = self.start(host, program, self.daemon_argv(node, program), environment)
+                waiting.append((listener, process))
+            for listener, process in waiting:
+                listener.wait(process, self.log_of(process.host, process.program), START_TIMEOUT_S)
+        finally:
+            for listener, _ in waiting:
+                listener.close()
+
+    def start(
+        self, host: Host, program: str, argv: Sequence[str], environment: dict[str, str] | None = None
+    ) -> Process:
+        with self.log_of(host.name, program).open("ab") as log:
+            pid = host.start(argv, log, environment)
+        process = identify(host.name, program, pid)
+        self._state.processes.append(process)
+        self.save()
+        return process
+
+    def log_of(self, host: str, program: str) -> Path:
+        return self.folder / host / f"{program}.log"
+
+    def process(self, host: str, program: str) -> Process:
+        """The newest process of that name on that host."""
+        for process in reversed(self._state.processes):
+            if (process.host, process.program) == (host, program):
+                return process
+        raise LabError(f"{program} was never started on {host}")
+
+    def stop(self, host: str, program: str, number: Signals) -> None:
+        """Send a signal to a daemon and wait until it is gone."""
+        process = self.process(host, program)
+        send([process], number)
+        wait_for_end(process)
+        self._state.processes.remove(process)
+        self.save()
+
+    def switch_mode(self, mode: str) -> None:
+        """Restart every netproxy in another mode; the rules of the old one stay until the new ones are in."""
+        running = [process for process in self.processes if process.program == "netproxy"]
+        end(running)
+        self.spec = self._state.spec = msgspec.structs.replace(self.spec, mode=mode)
+        self._state.processes = [process for process in self.processes if process not in running]
+        self.start_daemons([(node.name, "netproxy") for node in self.nodes])
+
+    # -- state and down -------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        new = self.folder / "state.json.new"
+        new.write_bytes(msgspec.json.encode(self._state))
+        new.rename(self.folder / "state.json")
+
+    def down(self) -> None:
+        end(self._state.processes)
+        unwire(self.spec.name)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if STATE_DIR.is_dir() and not any(STATE_DIR.iterdir()):
+            STATE_DIR.rmdir()
+
+
+def up(spec: Spec, progress: Progress = lambda _: None, *, owned: bool = False) -> Cluster:
+    """Bring a lab up; what a crashed one of the same name left behind goes first.
+
+    An owned lab belongs to the calling process: once that is gone, anyone may clear the lab away.
+    """
+    clear_abandoned(spec.name)
+    folder = STATE_DIR / spec.name
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise LabError(f"a lab named {spec.name!r} is up; `netctl lab down {spec.name}` ends it") from None
+    owner = identify("", "owner", os.getpid()) if owned else None
+    cluster = Cluster(folder, State(spec, owner))
+    cluster.save()
+    try:
+        cluster.build(progress)
+    except BaseException:
+        cluster.down()
+        raise
+    return cluster
+
+
+def attach(name: str) -> Cluster:
+    folder = STATE_DIR / name
+    try:
+        raw = (folder / "state.json").read_bytes()
+    except FileNotFoundError:
+        running = ", ".join(names()) or "none"
+        raise LabError(f"no lab named {name!r} is up (running: {running}); start one with `netctl lab up`") from None
+    return Cluster(folder, msgspec.json.decode(raw, type=State))
+
+
+def names() -> Iterator[str]:
+    return (path.name for path in sorted(STATE_DIR.glob("*")) if (path / "state.json").exists())
+
+
+def clear_abandoned(name: str) -> None:
+    """Take down the lab of that name if the process it belonged to is gone."""
+    folder = STATE_DIR / name
+    if not folder.exists():
+        unwire(name)
+        return
+    if not (folder / "state.json").exists():
+        shutil.rmtree(folder)
+        unwire(name)
+        return
+    cluster = attach(name)
+    owner = cluster._state.owner  # noqa: SLF001 - the same module
+    if owner is not None and not owner.is_alive():
+        cluster.down()
+
+
+def sweep() -> None:
+    """Take down every lab whose owner is gone."""
+    for name in list(names()):
+        clear_abandoned(name)
+
+
+def missing_programs() -> list[str]:
+    wanted = ("ip", "etcd", "etcdctl", "nft", "iptables", "setpriv", "sysctl")
+    return [program for program in wanted if shutil.which(program, path="/usr/sbin:/usr/bin:/sbin:/bin") is None]
+
+
+def can_run() -> str:
+    """Why no lab can run here; empty when it can."""
+    if os.geteuid() != 0:
+        return "a lab needs root, for network namespaces"
+    missing = missing_programs()
+    return f"not installed: {', '.join(missing)} (make setup installs them)" if missing else ""

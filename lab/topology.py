@@ -1,0 +1,56 @@
+"""Who is in a lab and how they are called: pure naming and addressing.
+
+    10.10.0.0/16   underlay: one switch, nodes .0.1 upwards, etcd .255.1, the client .255.2
+    10.244.0.0/16  pods: netagent leases a /24 to each node
+    10.96.0.0/12   services: they exist in rules only
+
+All of it lives in network namespaces without any link to the machine's own network.
+"""
+
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+
+import msgspec
+
+UNDERLAY = IPv4Network("10.10.0.0/16")
+POD_NETWORK = IPv4Network("10.244.0.0/16")
+SERVICE_NETWORK = IPv4Network("10.96.0.0/12")
+ETCD_ADDRESS = IPv4Address("10.10.255.1")
+CLIENT_ADDRESS = IPv4Address("10.10.255.2")
+ETCD_URL = f"http://{ETCD_ADDRESS}:2379"
+
+MAX_NODES = 250
+NAMESPACE_PREFIX = "nodenet"
+
+
+class Spec(msgspec.Struct, frozen=True):
+    name: str
+    nodes: int = 3
+    pods_per_node: int = 2
+    mode: str = "iptables"
+    balance: str = "random"
+
+    @property
+    def node_names(self) -> list[str]:
+        return [f"node-{number}" for number in range(1, self.nodes + 1)]
+
+    def pod_names(self, node: str) -> list[str]:
+        return [f"pod-{node.removeprefix('node-')}-{number}" for number in range(1, self.pods_per_node + 1)]
+
+    @property
+    def all_pods(self) -> Iterator[tuple[str, str]]:
+        """(node, pod) of every pod."""
+        return ((node, pod) for node in self.node_names for pod in self.pod_names(node))
+
+    @property
+    def attached(self) -> dict[str, IPv4Interface]:
+        """Every host on the underlay's switch, with its address there."""
+        nodes = {name: IPv4Interface((UNDERLAY[number], 16)) for number, name in enumerate(self.node_names, start=1)}
+        return {**nodes, "etcd": IPv4Interface((ETCD_ADDRESS, 16)), "client": IPv4Interface((CLIENT_ADDRESS, 16))}
+
+    @property
+    def hosts(self) -> list[str]:
+        return ["switch", *self.attached, *(pod for _, pod in self.all_pods)]
+
+    def namespace(self, host: str) -> str:
+        return f"{NAMESPACE_PREFIX}-{self.name}-{host}"

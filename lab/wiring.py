@@ -1,0 +1,82 @@
+"""Makes and removes the namespaces and cables of a lab. Nothing ever stands in the root namespace, not for a moment."""
+
+import subprocess
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+from lab.processes import end, identify
+from lab.topology import CLIENT_ADDRESS, POD_NETWORK, SERVICE_NETWORK, Spec
+
+SYSCTLS = (
+    "net.ipv4.ip_forward=1",
+    "net.ipv6.conf.all.forwarding=1",
+    # Pods of one node that meet through a Service must have their packets seen by the rules (Kubernetes asks for it).
+    "net.bridge.bridge-nf-call-iptables=1",
+    "net.bridge.bridge-nf-call-ip6tables=1",
+)
+
+
+def ip(*arguments: str, batch: Iterable[str] = ()) -> str:
+    lines = "".join(f"{line}\n" for line in batch)
+    tail = ["-batch", "-"] if lines else []
+    done = subprocess.run(["ip", *arguments, *tail], input=lines, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"ip {' '.join(arguments)} failed: {done.stderr.strip()}")
+    return done.stdout
+
+
+def wire(spec: Spec) -> None:
+    ip(batch=[f"netns add {spec.namespace(host)}" for host in spec.hosts])
+    ip(batch=cables(spec))
+    ip("-n", spec.namespace("switch"), batch=switch_lines(spec))
+    for host, address in spec.attached.items():
+        lines = ["link set lo up", f"addr add {address} dev eth0", "link set eth0 up"]
+        ip("-n", spec.namespace(host), batch=lines)
+    for node in spec.node_names:
+        set_sysctls(spec.namespace(node), SYSCTLS)
+    ip("-n", spec.namespace("client"), batch=client_routes(spec))
+
+
+def cables(spec: Spec) -> Iterable[str]:
+    switch = spec.namespace("switch")
+    return [
+        f"link add eth0 netns {spec.namespace(host)} type veth peer name {host} netns {switch}"
+        for host in spec.attached
+    ]
+
+
+def switch_lines(spec: Spec) -> Iterable[str]:
+    yield "link add name underlay type bridge"
+    yield "link set underlay up"
+    for host in spec.attached:
+        yield f"link set {host} master underlay up"
+
+
+def client_routes(spec: Spec) -> Iterable[str]:
+    """The client is outside the cluster: it knows one node as the way to pods and services."""
+    gateway = spec.attached[spec.node_names[0]].ip
+    assert gateway != CLIENT_ADDRESS
+    return [f"route add {network} via {gateway}" for network in (POD_NETWORK, SERVICE_NETWORK)]
+
+
+def set_sysctls(namespace: str, settings: Sequence[str]) -> None:
+    # -e: a kernel without bridge netfilter has no such setting, and then nothing to switch on.
+    subprocess.run(["ip", "netns", "exec", namespace, "sysctl", "-q", "-e", "-w", *settings], check=True)
+
+
+def existing_namespaces(prefix: str) -> list[str]:
+    names = [line.split()[0] for line in ip("netns", "list").splitlines() if line]
+    return [name for name in names if name.startswith(prefix)]
+
+
+def unwire(lab: str) -> None:
+    """Remove every namespace of the lab, with whatever still runs in it; links die with their namespace."""
+    names = existing_namespaces(f"nodenet-{lab}-")
+    for name in names:
+        pids = ip("netns", "pids", name).split()
+        end(identify(name, "", int(pid)) for pid in pids)
+    with suppress(RuntimeError):
+        ip(batch=[f"netns delete {name}" for name in names])
+    left = existing_namespaces(f"nodenet-{lab}-")
+    if left:
+        raise RuntimeError(f"namespaces left behind: {' '.join(left)}")

@@ -1,0 +1,109 @@
+"""`netctl lab`: a cluster on this machine, in network namespaces only."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import click
+
+from controlloop.errors import OperatorError
+
+T = TypeVar("T")
+
+NAME = click.option("--name", default="lab", show_default=True, help="Which lab.")
+
+
+@click.group()
+def lab() -> None:
+    """A whole cluster on this machine: nodes, pods, a client and etcd as network namespaces. Needs root."""
+
+
+@lab.command()
+@NAME
+@click.option("--nodes", type=click.IntRange(1, 250), default=3, show_default=True)
+@click.option("--pods", type=click.IntRange(0, 100), default=2, show_default=True, help="Pods on each node.")
+@click.option("--mode", type=click.Choice(["iptables", "nftables"]), default="iptables", show_default=True)
+@click.option("--balance", type=click.Choice(["random", "round-robin"]), default="random", show_default=True)
+def up(name: str, nodes: int, pods: int, mode: str, balance: str) -> int:
+    """Bring a lab up and leave it running."""
+    from lab.cluster import can_run  # noqa: PLC0415
+    from lab.cluster import up as bring_up  # noqa: PLC0415
+    from lab.topology import Spec  # noqa: PLC0415
+
+    if reason := can_run():
+        raise OperatorError(f"lab up: {reason}")
+    spec = Spec(name, nodes=nodes, pods_per_node=pods, mode=mode, balance=balance)
+    lab_errors(lambda: bring_up(spec, progress()))
+    click.echo(f"lab {name} is up: {nodes} nodes in {mode} mode, {nodes * pods} pods.")
+    click.echo(f"  netctl lab status{named(name)}\n  netctl lab exec{named(name)} node-1 -- netctl status")
+    click.echo(f"  netctl lab exec{named(name)} node-1 -- ip route\n  netctl lab down{named(name)}")
+    return 0
+
+
+@lab.command()
+@NAME
+def down(name: str) -> int:
+    """End a lab: its processes, its namespaces, its files."""
+    from lab.cluster import attach  # noqa: PLC0415
+
+    lab_errors(lambda: attach(name).down())
+    click.echo(f"lab {name} is gone")
+    return 0
+
+
+@lab.command()
+@NAME
+def status(name: str) -> int:
+    """Each node of the lab, as `netctl status` shows it there."""
+    from lab.cluster import attach  # noqa: PLC0415
+    from netctl.status import read_status  # noqa: PLC0415
+
+    cluster = lab_errors(lambda: attach(name))
+    worst = 0
+    for node in cluster.nodes:
+        found = read_status(node.run_dir / "nodenet")
+        found.node = found.node or node.name
+        click.echo(found.render())
+        worst = max(worst, found.exit_code)
+    for node_name, pod in cluster.spec.all_pods:
+        click.echo(f"{pod} on {node_name}: {cluster.pod_address(pod)}")
+    return worst
+
+
+@lab.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@NAME
+@click.argument("host")
+@click.argument("argv", nargs=-1, type=click.UNPROCESSED)
+def exec(name: str, host: str, argv: tuple[str, ...]) -> int:  # noqa: A001 - the command's name
+    """Run a program on a host of the lab: `netctl lab exec node-2 -- ip route`. Without one: a shell."""
+    from lab.cluster import attach  # noqa: PLC0415
+    from lab.topology import ETCD_URL  # noqa: PLC0415
+
+    target = lab_errors(lambda: attach(name).host(host))
+    environment = {"NODENET_ETCD_ENDPOINTS": ETCD_URL}
+    try:
+        with target.popen(list(argv) or ["bash"], environment=environment) as process:
+            return process.wait()
+    except FileNotFoundError:
+        raise OperatorError(f"lab exec: {argv[0]}: no such program on {host}") from None
+
+
+def named(name: str) -> str:
+    return "" if name == "lab" else f" --name {name}"
+
+
+def lab_errors(action: Callable[[], T]) -> T:
+    """Whatever the lab refuses, as one line to the operator."""
+    from lab.cluster import LabError  # noqa: PLC0415
+    from lab.ready import NotStartedError  # noqa: PLC0415
+
+    try:
+        return action()
+    except (LabError, NotStartedError) as error:
+        raise OperatorError(f"lab: {error}") from None
+
+
+def progress() -> Callable[[str], None]:
+    started = time.monotonic()
+    return lambda step: print(f"{time.monotonic() - started:6.1f} s  {step}", file=sys.stderr, flush=True)

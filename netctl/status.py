@@ -1,0 +1,76 @@
+"""`netctl status`: the verdict first, then each daemon, then whatever is wrong."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from controlloop.client import UnreachableError, get_json
+
+OK, FINDING, UNREACHABLE = 0, 1, 3
+"""Exit codes: all is well; something is wrong; a daemon did not answer, so the answer is incomplete."""
+
+
+@dataclass(slots=True)
+class NodeStatus:
+    node: str = ""
+    lines: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    exit_code: int = OK
+
+    def render(self) -> str:
+        verdict = "ok" if not self.problems else f"{len(self.problems)} finding{'s' * (len(self.problems) > 1)}"
+        body = [*self.lines, *(f"  ! {problem}" for problem in self.problems)]
+        return "\n".join([f"{self.node or 'this node'}: {verdict}", *body])
+
+
+def read_status(run_dir: Path) -> NodeStatus:
+    status = NodeStatus()
+    for daemon, describe in (("netagent", describe_netagent), ("netproxy", describe_netproxy)):
+        try:
+            document = get_json(run_dir / f"{daemon}.sock", "/status")
+        except UnreachableError as error:
+            status.lines.append(f"  {daemon:9} not running")
+            status.problems.append(f"{daemon} does not answer ({error}); rules and routes stay as they are")
+            status.exit_code = UNREACHABLE
+            continue
+        add(status, daemon, document, describe(document))
+    return status
+
+
+def add(status: NodeStatus, daemon: str, document: Mapping[str, Any], description: Iterator[str]) -> None:
+    status.node = document["node"]
+    ready = "ready" if document["ready"] else "NOT READY"
+    status.lines.append(f"  {daemon:9} {ready:9} {', '.join(description)}")
+    if not document["ready"]:
+        status.problems.append(f"{daemon}: the kernel does not hold what is desired (journalctl -u {daemon})")
+    status.problems += [f"skipped {item['name']}: {item['reason']}" for item in document["skipped"]]
+    if status.problems and status.exit_code == OK:
+        status.exit_code = FINDING
+
+
+def describe_netagent(document: Mapping[str, Any]) -> Iterator[str]:
+    lease = document["lease"]
+    yield f"lease {', '.join(lease['subnets'])}" if lease else "no lease"
+    if document["device"]:
+        yield f"device {document['device']}"
+    yield f"{document['peers']} peers"
+
+
+def describe_netproxy(document: Mapping[str, Any]) -> Iterator[str]:
+    yield f"{document['mode']} mode"
+    yield f"{document['services']} services"
+    yield f"{document['endpoints']} endpoints"
+    last = max((rules["last_sync"] for rules in document["rules"].values()), default=0)
+    if last:
+        yield f"synced {age(time.time() - last)} ago"
+
+
+def age(seconds: float) -> str:
+    """3m12s, 2h05m, 4d03h."""
+    whole = int(seconds)
+    for unit, size, below, smaller in ("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1):
+        if whole >= size:
+            return f"{whole // size}{unit}{whole % size // smaller:02d}{below}"
+    return f"{whole}s"
