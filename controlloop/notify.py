@@ -5,6 +5,10 @@ import socket
 from contextlib import suppress
 
 
+# How much longer a start may take after each sign of life: a store that is away is waited for, a hang is not.
+START_EXTENSION_S = 30
+
+
 class Notifier:
     def __init__(self) -> None:
         address = os.environ.get("NOTIFY_SOCKET", "")
@@ -21,7 +25,8 @@ class Notifier:
         self._send("STOPPING=1")
 
     def watchdog(self) -> None:
-        self._send("WATCHDOG=1")
+        """A sign of life: for the watchdog once we are ready, and before that for the time a start may take."""
+        self._send(f"WATCHDOG=1\nEXTEND_TIMEOUT_USEC={START_EXTENSION_S * 1_000_000}")
 
     def _send(self, message: str) -> None:
         if not self._address:
@@ -29,11 +34,3 @@ class Notifier:
         # A supervisor that went away must not take the data path's keeper with it.
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
             channel.sendto(message.encode(), self._address)
-
-
-def watchdog_interval_s() -> float | None:
-    """Seconds between two signs of life: half of what WATCHDOG_USEC allows; None when systemd does not ask."""
-    usec = os.environ.get("WATCHDOG_USEC", "")
-    if not usec.isdigit() or os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
-        return None
-    return int(usec) / 2_000_000

@@ -3,9 +3,13 @@
 import os
 from pathlib import Path
 
-RUNTIME_DIRECTORY = "/run/nodenet"
+RUNTIME_DIRECTORY = Path("/run/nodenet")
 
 
 def runtime_directory() -> Path:
-    """What systemd's RuntimeDirectory= made for us; /run/nodenet for a daemon run by hand, and for netctl."""
-    return Path(os.environ.get("RUNTIME_DIRECTORY", RUNTIME_DIRECTORY).partition(":")[0])
+    """What systemd's RuntimeDirectory= made for us; /run/nodenet for a daemon run by hand, and for netctl.
+
+    A unit with several directories gets them all in one variable, sorted: ours is known by its name.
+    """
+    given = [Path(path) for path in os.environ.get("RUNTIME_DIRECTORY", "").split(":") if path]
+    return next((path for path in given if path.name == RUNTIME_DIRECTORY.name), RUNTIME_DIRECTORY)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from controlloop.runtime import runtime_directory
+
 SYSTEMD = Path(__file__).resolve().parents[2] / "systemd"
 LIBEXEC = Path("/usr/lib/systemd")
 DAEMONS = ["netagent", "netproxy"]
@@ -76,7 +78,7 @@ def test_nor_with_the_drop_in(tmp_path):
     [
         ("Restart=always", "Restrat=always"),
         ("Type=notify", "Type=notfy"),
-        ("WatchdogSec=30", "WatchdogSec=soon"),
+        ("WatchdogSec=20", "WatchdogSec=soon"),
         ("AmbientCapabilities", "AmbientCapability"),
         ("~@privileged", "~@priviledged"),
         ("/usr/lib/nodenet/bin/", "/usr/lib/nodenet/absent/"),
@@ -135,10 +137,11 @@ def test_both_daemons_live_in_the_same_sandbox():
     assert sandbox("netagent") == sandbox("netproxy")
 
 
-def test_sockets_of_netagent_are_not_in_the_directory_of_flannel():
-    """systemd sorts RUNTIME_DIRECTORY by name, which would put /run/flannel first."""
+def test_sockets_of_netagent_are_not_in_the_directory_of_flannel(monkeypatch):
+    """systemd sorts RUNTIME_DIRECTORY, which puts /run/flannel first."""
     assert service("netagent")["RuntimeDirectory"].split() == ["nodenet", "flannel"]
-    assert service("netagent")["Environment"] == "RUNTIME_DIRECTORY=%t/nodenet"
+    monkeypatch.setenv("RUNTIME_DIRECTORY", "/run/flannel:/run/nodenet")
+    assert runtime_directory() == Path("/run/nodenet")
 
 
 @pytest.mark.parametrize("daemon", DAEMONS)

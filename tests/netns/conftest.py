@@ -1,0 +1,43 @@
+"""Labs for the packet tests: real etcd, real daemons, real packets. One lab a module and mode; each has its own name."""
+
+import itertools
+import os
+
+import pytest
+
+from lab.cluster import can_run, sweep, up
+from lab.topology import Spec
+from lab.workload import start_responders
+
+numbers = itertools.count(1)
+
+
+def pytest_collection_modifyitems(items):
+    reason = can_run()
+    for item in items:
+        if reason and "tests/netns" in str(item.path):
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_leftovers():
+    """A test run that was killed leaves its lab; the next one takes it down."""
+    sweep()
+
+
+def bring_up(**settings):
+    cluster = up(Spec(f"t{os.getpid()}-{next(numbers)}", **settings), owned=True)
+    try:
+        start_responders(cluster)
+    except BaseException:
+        cluster.down()
+        raise
+    return cluster
+
+
+@pytest.fixture(scope="module", params=["nftables", "iptables"])
+def cluster(request):
+    """Three nodes, two pods on each, a client outside, in one mode."""
+    made = bring_up(mode=request.param)
+    yield made
+    made.down()
