@@ -1,0 +1,105 @@
+"""netagent as a process: what it waits for, what it starts, what it leaves behind."""
+
+import asyncio
+from pathlib import Path
+
+from controlloop.errors import OperatorError, UnavailableError
+from controlloop.etcd import Etcd
+from controlloop.family import Family, IPAddress
+from controlloop.health import HealthServer
+from controlloop.logs import Log
+from controlloop.reconcile import reconcile
+from controlloop.runner import Backoff
+from controlloop.runtime import runtime_directory
+from netagent import subnet_file
+from netagent.agent import Agent, Surroundings
+from netagent.config import Settings
+from netagent.desired import Node, pod_mtu
+from netagent.interface import find_underlay
+from netagent.kernel import OverlayKernel
+from netagent.status import Status
+from netagent.vxlan import VxlanOptions, parse_options
+from subnet_alloc.codec import parse_config
+from subnet_alloc.etcd import EtcdRegistry
+from subnet_alloc.model import NetworkConfig
+from subnet_alloc.registry import Registry
+
+log = Log("netagent")
+
+SOCKET = "netagent.sock"
+
+
+async def serve(settings: Settings) -> None:
+    """Run until cancelled. Nothing is taken back at the end: pods keep their network while we are away."""
+    status = Status(settings.node_name)
+    etcd = Etcd(settings.etcd_endpoints)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(HealthServer(runtime_directory() / SOCKET, status.routes()).run())
+            tasks.create_task(work(settings, EtcdRegistry(etcd, settings.etcd_prefix), status))
+    finally:
+        await etcd.close()
+
+
+async def work(settings: Settings, registry: Registry, status: Status) -> None:
+    config = await wait_for_config(registry, settings.config_key, status)
+    node = await survey(settings, config)
+    status.devices = tuple(node.device(family) for family in node.underlay)
+    kernel = OverlayKernel(status.devices)
+    log.info("starting", node=node.name, underlay=next(iter(node.underlay.values())), devices=" ".join(status.devices))
+    try:
+        await Agent(Surroundings(node, config, registry, kernel, Path(settings.subnet_file)), status).run()
+    finally:
+        kernel.close()
+
+
+async def wait_for_config(registry: Registry, key: str, status: Status) -> NetworkConfig:
+    """OperatorError when it cannot be understood; while it is missing or out of reach, wait."""
+    backoff = Backoff()
+    while True:
+        try:
+            raw = await registry.network_config()
+            if raw is not None:
+                return parse_config(raw)
+            reason = "the key does not exist"
+        except UnavailableError as error:
+            reason = str(error)
+        except OperatorError as error:
+            raise OperatorError(f"{key}: {error}") from error
+        wait_s = backoff.next()
+        log.warning("waiting for the network configuration", key=key, reason=reason, retry_in_s=round(wait_s, 1))
+        status.turn()
+        await asyncio.sleep(wait_s)
+
+
+async def survey(settings: Settings, config: NetworkConfig) -> Node:
+    """Who and where we are. OperatorError names the flag or key that leads nowhere."""
+    options = backend_options(settings.config_key, config)
+    # The flag is about IPv4; the address that peers send IPv6 to is that of the interface.
+    wanted: dict[Family, IPAddress] = {Family.V4: settings.public_ip} if settings.public_ip else {}
+    underlay = {family: await find_underlay(family, settings.iface, wanted.get(family)) for family in config.ranges}
+    public_ip = {family: wanted.get(family, found.address) for family, found in underlay.items()}
+    node = Node(settings.node_name, options, underlay, public_ip)
+    try:
+        pod_mtu(node)
+    except OperatorError as error:
+        raise OperatorError(f"{settings.config_key}: {error}") from error
+    return node
+
+
+def backend_options(key: str, config: NetworkConfig) -> VxlanOptions:
+    try:
+        return parse_options(config.backend_type, config.backend_options)
+    except OperatorError as error:
+        raise OperatorError(f"{key}: {error}") from error
+
+
+async def cleanup(settings: Settings) -> None:
+    """Remove what is ours from the kernel, and the subnet file. Needs no etcd, and may be repeated."""
+    kernel = OverlayKernel()
+    try:
+        await reconcile(dict, kernel)
+    finally:
+        kernel.close()
+    subnet_file.remove(Path(settings.subnet_file))
+    log.info("cleaned up", subnet_file=settings.subnet_file)

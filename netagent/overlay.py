@@ -1,0 +1,92 @@
+"""The desired overlay as it moves with the leases: one changed peer costs that peer, not all of them.
+
+Pure. Peers may contradict each other, with one subnet or one MAC in two leases: only the lease's key is guarded by the
+registry. The lease written last then counts: a node that came back under another name or address wrote it, and the
+other is what it left behind.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
+
+from controlloop.delta import Delta, Ledger
+from controlloop.errors import Skipped
+from netagent.desired import Node, own_state, peer_state
+from netagent.state import Key, Object, OverlayState
+from subnet_alloc.model import Lease
+from subnet_alloc.snapshot import LeaseSnapshot
+
+OWN = ""
+"""Owner of what our own lease wants; no lease has an empty key."""
+
+
+class Overlay:
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._own: Lease | None = None
+        self._ledger: Ledger[str, Key, Object] = Ledger()
+        self._skipped: dict[str, Skipped] = {}
+        self._rivals: set[str] = set()
+        """Skipped for the sake of another peer, and to be tried again when something changes."""
+
+    @property
+    def objects(self) -> OverlayState:
+        """All that is desired."""
+        return MappingProxyType(self._ledger.objects)
+
+    @property
+    def skipped(self) -> Mapping[str, Skipped]:
+        """Leases that are left out, by key."""
+        return MappingProxyType(self._skipped)
+
+    @property
+    def peers(self) -> int:
+        return sum(owner != OWN for owner in self._ledger.owners())
+
+    def follow(self, own_key: str, own: Lease, snapshot: LeaseSnapshot, changed: Collection[str]) -> Delta[Key, Object]:
+        """Move on to the snapshot; gives back what that changes in `objects`.
+
+        `changed` are the keys of leases that are not as they were in the snapshot before.
+        """
+        delta: Delta[Key, Object] = Delta()
+        if own != self._own:
+            self._own = own
+            self._ledger.replace(OWN, own_state(self._node, own), delta)
+            # What a peer may be depends on what we are.
+            changed = {*snapshot.leases, *self._ledger.owners(), *self._skipped} - {OWN}
+        again = {*changed, *self._rivals}
+        self._forget(again, delta)
+        leases = [name for name in again if name in snapshot.leases and name != own_key]
+        for name in sorted(leases, key=lambda name: (snapshot.records[name].revision, name), reverse=True):
+            self._place(name, peer_state(name, snapshot.leases[name], self._node, own), snapshot, delta)
+        return delta
+
+    def _forget(self, names: Iterable[str], delta: Delta[Key, Object]) -> None:
+        for name in names:
+            self._ledger.replace(name, {}, delta)
+            self._skipped.pop(name, None)
+            self._rivals.discard(name)
+
+    def _place(
+        self, name: str, wanted: OverlayState | Skipped, snapshot: LeaseSnapshot, delta: Delta[Key, Object]
+    ) -> None:
+        if isinstance(wanted, Skipped):
+            self._skipped[name] = wanted
+            return
+        rivals = self._owners_against(wanted)
+        newest = max([name, *rivals], key=lambda name: (snapshot.records[name].revision, name))
+        for loser in {name, *rivals} - {newest} if rivals else ():
+            self._ledger.replace(loser, {}, delta)
+            self._rivals.add(loser)
+            self._skipped[loser] = Skipped(loser, f"contradicts {newest}, which was written later")
+        if newest == name:
+            self._ledger.replace(name, wanted, delta)
+
+    def _owners_against(self, wanted: OverlayState) -> list[str]:
+        contested = [key for key, value in wanted.items() if self._ledger.objects.get(key, value) != value]
+        if not contested:
+            return []
+        return [
+            owner
+            for owner in self._ledger.owners()
+            if any(self._ledger.of(owner).get(key, wanted[key]) != wanted[key] for key in contested)
+        ]

@@ -1,0 +1,155 @@
+"""The kernel objects of the overlay, as values.
+
+Pure. Each object knows the key that makes it that object and prints itself the way `ip` and `bridge` would. A state
+maps keys to objects; `desired` says what should be, `kernel` what is, and equal objects mean nothing to do.
+"""
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from controlloop.family import Family, IPAddress, IPNetwork
+
+# Ours in the protocol column of a route, so that cleanup finds our routes and no others. rtnetlink.h leaves the values
+# above RTPROT_STATIC (4) to user space; iproute2's rt_protos names nothing with this one.
+PROTOCOL = 78
+
+# RTPROT_BOOT: what flanneld, and a person with `ip route add`, leave in that column.
+PROTOCOL_BOOT = 3
+
+# Written on a device at creation: however it is named, this is how a later run, or cleanup, knows it as ours.
+ALIAS = "nodenet"
+
+# What the kernel fills in when a route names no metric (IP6_RT_PRIO_USER for IPv6).
+METRIC = {Family.V4: 0, Family.V6: 1024}
+
+
+class Key(NamedTuple):
+    """What makes an object that object. Prints as its kind: the object's own text says the rest.
+
+    Addresses stand in it as numbers: a state has thousands of keys, and ipaddress hashes and compares in Python.
+    """
+
+    kind: str
+    identity: Hashable
+
+    def __str__(self) -> str:
+        return self.kind
+
+
+@dataclass(frozen=True, slots=True)
+class VxlanLink:
+    name: str
+    vni: int
+    port: int
+    parent: str
+    """The underlay interface; empty when the kernel knows none."""
+    local: IPAddress | None
+    mac: str
+    mtu: int
+    learning: bool = False
+    gbp: bool = False
+    alias: str = ALIAS
+    up: bool = True
+
+    @property
+    def key(self) -> Key:
+        return Key("link", self.name)
+
+    def __str__(self) -> str:
+        words = [
+            self.name,
+            "mtu",
+            self.mtu,
+            "up" if self.up else "down",
+            "address",
+            self.mac,
+            "alias",
+            self.alias or "-",
+        ]
+        words += ["vxlan id", self.vni, "local", self.local, "dev", self.parent, "dstport", self.port]
+        words += ["learning" if self.learning else "nolearning", *(["gbp"] if self.gbp else [])]
+        return " ".join(map(str, words))
+
+
+@dataclass(frozen=True, slots=True)
+class LinkAddress:
+    address: IPAddress
+    prefix_len: int
+    device: str
+
+    @property
+    def key(self) -> Key:
+        return Key("address", (self.device, self.address.version, int(self.address), self.prefix_len))
+
+    def __str__(self) -> str:
+        return f"{self.address}/{self.prefix_len} dev {self.device}"
+
+
+@dataclass(frozen=True, slots=True)
+class FdbEntry:
+    """Which underlay address is behind a MAC. The VXLAN driver holds one for each unicast MAC."""
+
+    mac: str
+    destination: IPAddress
+    device: str
+
+    @property
+    def key(self) -> Key:
+        return Key("fdb", (self.device, self.mac))
+
+    def __str__(self) -> str:
+        return f"{self.mac} dev {self.device} dst {self.destination} self permanent"
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbor:
+    address: IPAddress
+    mac: str
+    device: str
+
+    @property
+    def key(self) -> Key:
+        return Key("neighbor", (self.device, self.address.version, int(self.address)))
+
+    def __str__(self) -> str:
+        return f"{self.address} dev {self.device} lladdr {self.mac} PERMANENT"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A unicast route of the main table."""
+
+    prefix: IPNetwork
+    gateway: IPAddress | None
+    device: str
+    onlink: bool
+    metric: int
+    protocol: int = PROTOCOL
+
+    @property
+    def key(self) -> Key:
+        network = self.prefix.network_address
+        return Key("route", (network.version, int(network), self.prefix.prefixlen, self.metric))
+
+    def __str__(self) -> str:
+        words = [str(self.prefix), *([f"via {self.gateway}"] if self.gateway else []), f"dev {self.device}"]
+        words += ["onlink"] if self.onlink else []
+        words += [f"proto {self.protocol}", *([f"metric {self.metric}"] if self.metric else [])]
+        return " ".join(words)
+
+
+Object = VxlanLink | LinkAddress | FdbEntry | Neighbor | Route
+OverlayState = Mapping[Key, Object]
+
+
+@dataclass(frozen=True, slots=True)
+class Underlay:
+    """The interface that carries the overlay's packets."""
+
+    interface: str
+    mtu: int
+    address: IPAddress
+
+    def __str__(self) -> str:
+        return f"{self.interface} {self.address} mtu {self.mtu}"

@@ -1,0 +1,205 @@
+"""The agent on a registry and a kernel in memory."""
+
+import asyncio
+import time
+from contextlib import aclosing, asynccontextmanager
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from controlloop.errors import OperatorError
+from controlloop.family import Family
+from netagent.agent import Agent, Surroundings
+from netagent.daemon import backend_options, wait_for_config
+from netagent.desired import Node
+from netagent.diff import Operation, Verb
+from netagent.kernel import Failure, OverlayError
+from netagent.state import Underlay
+from netagent.status import Status
+from netagent.vxlan import VxlanOptions
+from subnet_alloc.codec import parse_config
+from subnet_alloc.memory import MemoryRegistry
+
+CONFIG = b'{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}'
+PEER = (
+    b'{"PublicIP":"192.0.2.%d","PublicIPv6":null,"BackendType":"vxlan",'
+    b'"BackendData":{"VNI":1,"VtepMAC":"82:00:00:00:00:%02x"}}'
+)
+
+
+class MemoryKernel:
+    def __init__(self):
+        self.objects = {}
+        self.refused = ()
+        self.dumps = 0
+
+    async def dump(self):
+        self.dumps += 1
+        return dict(self.objects)
+
+    async def apply(self, delta):
+        refused = [value for value in delta.put.values() if type(value).__name__ in self.refused]
+        for value in refused:
+            del delta.put[value.key]
+        delta.apply_to(self.objects)
+        if refused:
+            raise OverlayError([Failure(Operation(Verb.ADD, value), "in the way") for value in refused])
+
+
+class Running:
+    def __init__(self, subnet_file):
+        self.registry, self.kernel, self.status = MemoryRegistry(CONFIG), MemoryKernel(), Status("node-a")
+        underlay = {Family.V4: Underlay("eth0", 1500, ip_address("192.0.2.1"))}
+        node = Node("node-a", VxlanOptions(), underlay, {Family.V4: ip_address("192.0.2.1")})
+        self.subnet_file = subnet_file
+        self.agent = Agent(
+            Surroundings(node, parse_config(CONFIG), self.registry, self.kernel, subnet_file), self.status
+        )
+
+    async def peer(self, number):
+        return await self.registry.create(f"10.5.{number}.0-24", PEER % (number, number), 60)
+
+    def routes(self):
+        return {str(value.prefix) for key, value in self.kernel.objects.items() if key.kind == "route"}
+
+    async def own_record(self):
+        listing = await self.registry.list()
+        return next((record for record in listing.records if b'"192.0.2.1"' in record.value), None)
+
+
+async def until(condition, within_s=5.0):
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def running(tmp_path):
+    return Running(tmp_path / "subnet.env")
+
+
+async def first_put(batches):
+    async for batch in batches:
+        if batch.put:
+            yield batch
+            return
+
+
+@asynccontextmanager
+async def started(running):
+    task = asyncio.create_task(running.agent.run())
+    yield task
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+
+
+async def test_a_fresh_node_gets_a_subnet_and_all_peers(running):
+    await running.peer(7)
+    async with started(running):
+        await until(lambda: running.status.document()["ready"])
+        assert running.routes() == {"10.5.7.0/24"}
+        assert running.subnet_file.read_text().startswith("FLANNEL_NETWORK=10.5.0.0/16\nFLANNEL_SUBNET=10.5.")
+        assert running.status.document()["programmed"] == {"link": 1, "address": 1, "fdb": 1, "neighbor": 1, "route": 1}
+
+
+async def test_peers_come_change_and_go_without_another_dump(running):
+    async with started(running):
+        await until(lambda: running.status.document()["ready"])
+        dumps = running.kernel.dumps
+        record = await running.peer(7)
+        await until(lambda: running.routes() == {"10.5.7.0/24"})
+        await running.registry.remove(record)
+        await until(lambda: not running.routes())
+        assert running.kernel.dumps == dumps
+
+
+async def test_the_previous_subnet_is_asked_for_again(running):
+    running.subnet_file.write_text("FLANNEL_SUBNET=10.5.99.1/24\n")
+    async with started(running):
+        await until(lambda: running.status.lease)
+        assert running.status.lease == "10.5.99.0-24"
+
+
+async def test_a_lost_lease_is_acquired_again_in_place(running):
+    async with started(running):
+        await until(lambda: running.status.document()["ready"])
+        record = await running.own_record()
+        await running.registry.remove(record)
+        async with asyncio.timeout(5), aclosing(running.registry.watch(record.revision)) as batches:
+            again = [batch.put[0].key async for batch in first_put(batches)]
+        assert again == [record.key]
+
+
+async def test_a_subnet_taken_by_another_node_is_given_up_for_another(running):
+    async with started(running):
+        await until(lambda: running.status.document()["ready"])
+        record = await running.own_record()
+        await running.registry.update(record, PEER % (9, 9), 60)
+        await until(lambda: running.status.lease != record.key)
+        await until(lambda: len(running.routes()) == 1)
+        network = str(ip_network(record.key.replace("-", "/")))
+        assert running.routes() == {network}
+        assert network.replace(".0/", ".1/") not in running.subnet_file.read_text()
+
+
+async def test_a_registry_away_changes_nothing_and_its_return_needs_no_restart(running):
+    await running.peer(7)
+    async with started(running):
+        await until(lambda: running.status.document()["ready"])
+        running.registry.stop()
+        await until(lambda: running.routes() == {"10.5.7.0/24"})
+        running.registry.start()
+        await running.peer(8)
+        await until(lambda: running.routes() == {"10.5.7.0/24", "10.5.8.0/24"})
+
+
+async def test_skipped_leases_are_named_in_the_status(running):
+    await running.registry.create("garbage", b"{", 60)
+    await running.registry.create("10.5.8.0-24", b'{"PublicIP":"192.0.2.8","BackendType":"host-gw"}', 60)
+    await running.peer(7)
+    async with started(running):
+        await until(lambda: running.status.document()["ready"])
+        skipped = {each["name"]: each["reason"] for each in running.status.document()["skipped"]}
+        assert skipped.keys() == {"garbage", "10.5.8.0-24"}
+        assert running.routes() == {"10.5.7.0/24"}
+
+
+async def test_a_peer_the_kernel_refuses_keeps_no_pod_from_starting(running):
+    running.kernel.refused = ("Route",)
+    await running.peer(7)
+    async with started(running):
+        await until(running.subnet_file.exists)
+        assert running.status.readyz().status == 503
+        assert running.status.document()["skipped"][0]["reason"] == "in the way"
+        running.kernel.refused = ()
+        await until(lambda: running.status.document()["ready"])
+        assert running.routes() == {"10.5.7.0/24"}
+
+
+async def test_without_a_device_no_subnet_is_promised(running):
+    running.kernel.refused = ("VxlanLink",)
+    async with started(running):
+        await until(lambda: running.status.last_reconcile)
+        assert not running.subnet_file.exists()
+
+
+async def test_the_configuration_is_waited_for(caplog):
+    registry, status = MemoryRegistry(), Status("node-a")
+    waiting = asyncio.create_task(wait_for_config(registry, "/net/config", status))
+    await until(lambda: "the key does not exist" in str([record.fields for record in caplog.records]))
+    registry.config = CONFIG
+    assert (await waiting).backend_type == "vxlan"
+
+
+@pytest.mark.parametrize("raw", [b"{", b'{"Network":"10.5.0.0/30"}', b'{"Network":"x"}'])
+async def test_a_configuration_nobody_can_use_is_refused_by_key(raw):
+    with pytest.raises(OperatorError, match=r"^/net/config: "):
+        await wait_for_config(MemoryRegistry(raw), "/net/config", Status("node-a"))
+
+
+def test_an_unknown_backend_is_refused_by_key_and_value():
+    config = parse_config(CONFIG.replace(b"vxlan", b"foo"))
+    with pytest.raises(OperatorError, match=r'^/net/config: Backend\.Type "foo": '):
+        backend_options("/net/config", config)
