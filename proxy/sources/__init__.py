@@ -1,0 +1,40 @@
+"""The seam between the proxy and where its objects come from.
+
+Pure: the words that sources and the tracker share. `etcd` and `files` are the sources; one contract suite holds both.
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from controlloop.errors import Skipped
+from proxy.objects import Kind, ObjectName
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What one object is now."""
+
+    kind: Kind
+    name: ObjectName
+    body: bytes | None
+    """JSON, unchecked; None: deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Changes that belong together, in the order they happened."""
+
+    updates: tuple[Update, ...]
+    listed: bool
+    """This is all the source has: an object that is not in it is gone."""
+    skipped: tuple[Skipped, ...] = ()
+    """All that the source itself cannot read now; replaces what an earlier batch said."""
+
+
+class Source(Protocol):
+    def batches(self) -> AsyncIterator[Batch]:
+        """Batches for ever, a listed one first. A source that is away is waited for; OperatorError when it can never
+        come.
+        """
+        ...
