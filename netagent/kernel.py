@@ -124,12 +124,12 @@ class OverlayKernel:
                 yield route
 
     def _change(self, operations: list[Operation]) -> Iterable[Failure]:
-        indexes = {name: index for index, name in socket.if_nameindex()}
+        indexes = {name: index_of(name) for name in {device_of(operation.object) for operation in operations}}
         known, failures = [], []
         for operation in operations:
             device = device_of(operation.object)
-            if device in indexes or not device:
-                known.append((operation, indexes.get(device, 0)))
+            if indexes[device] or not device:
+                known.append((operation, indexes[device]))
             elif operation.verb is not Verb.REMOVE:
                 failures.append(Failure(operation, f"no device {device}"))
         refused = self._channel.change(iter(known))
@@ -202,6 +202,13 @@ def decode_link(payload: bytes) -> VxlanLink | None:
         alias=message.get("ifalias") or "",
         up=bool(message["flags"] & IFF_UP),
     )
+
+
+def index_of(name: str) -> int:
+    """0 when there is no such device."""
+    with suppress(OSError):
+        return socket.if_nametoindex(name)
+    return 0
 
 
 def name_of(index: int | None) -> str:

@@ -10,7 +10,8 @@ from controlloop import __version__
 from controlloop.errors import Skipped
 from controlloop.health import Answer, Routes, json_answer, yes_or_no
 from controlloop.notify import Notifier
-from netagent.state import Key, OverlayState
+from netagent.overlay import Overlay
+from netagent.state import Key
 
 HANG_S = 60.0
 """A loop that has not turned for so long hangs: one full run over the largest overlay takes seconds."""
@@ -33,10 +34,10 @@ class Status:
     """What keeps the node from being ready; empty when nothing does."""
     lease: str | None = None
     devices: tuple[str, ...] = ()
-    peers: int = 0
     skipped: tuple[Skipped, ...] = ()
     last_reconcile: LastReconcile | None = None
-    programmed: OverlayState = field(default_factory=dict)
+    overlay: Overlay | None = None
+    """What is desired; counted only when somebody asks."""
     _turned_at: float = field(default_factory=time.monotonic)
 
     def turn(self) -> None:
@@ -63,8 +64,8 @@ class Status:
             "waiting_for": self.waiting_for or None,
             "lease": self.lease,
             "devices": self.devices,
-            "peers": self.peers,
-            "programmed": count_kinds(self.programmed),
+            "peers": self.overlay.peers if self.overlay else 0,
+            "programmed": count_kinds(self.overlay.objects if self.overlay else ()),
             "skipped": [{"name": each.name, "reason": each.reason} for each in self.skipped],
             "last_reconcile": self.last_reconcile,
         }
