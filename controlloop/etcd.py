@@ -28,6 +28,8 @@ CHANNEL_OPTIONS = (
     # A server that vanished without a word is noticed within 15 s; etcd allows a ping each 5 s.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    # A ping that gRPC sent to measure bandwidth stands in for a keepalive, and would be waited for a whole minute.
+    ("grpc.http2.ping_timeout_ms", 5_000),
     # gRPC gives up pinging after two pings on a quiet stream, and a watch is quiet.
     ("grpc.http2.max_pings_without_data", 0),
     # The default of 4 MB is less than one watch answer may hold (1,000 revisions).

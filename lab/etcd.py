@@ -4,6 +4,7 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from typing import Self
 
 from controlloop.command import clean_environment, find
 
@@ -51,6 +52,12 @@ class EtcdServer:
         self._argv = etcd_argv(data_dir, client_url=client_url, peer_url=peer_url)
         self._log_path = data_dir / "etcd.log"
         self._process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def on_this_machine(cls, data_dir: Path) -> Self:
+        """A server that only this machine reaches, at ports nobody uses."""
+        client_url, peer_url = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+        return cls(data_dir, client_url=client_url, peer_url=peer_url)
 
     def start(self) -> None:
         """Return when it answers. RuntimeError, with the end of its log, when it does not within 20 s."""

@@ -267,7 +267,7 @@ def _decode(raw: bytes) -> Any:
     except (ValueError, RecursionError) as error:
         raise MalformedError(f"{_shown(raw.decode(errors='replace'))} is not JSON: {error}") from error
     # Python compares and prints by recursion: what nests without end must not get further than this.
-    if not _is_flat(document, MAX_DEPTH):
+    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and not _is_flat(document, MAX_DEPTH):
         raise MalformedError(f"the JSON nests deeper than {MAX_DEPTH} levels")
     return document
 
