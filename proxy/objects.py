@@ -7,7 +7,7 @@ is a Kubernetes DNS name, an address is an address, and an object with anything 
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Annotated, Literal, overload
 
 import msgspec
@@ -181,7 +181,7 @@ def parse_address(path: str, text: str) -> IPAddress:
 
 def _address(text: str) -> IPAddress:
     if ":" not in text:
-        return IPv4Address(text if "." not in text else _without_leading_zeros(text))
+        return _ipv4(text)
     # IPv6Address takes any text behind a % as a scope, and gives it back when printed into a rule.
     if "%" in text:
         raise ValueError(text)
@@ -189,8 +189,11 @@ def _address(text: str) -> IPAddress:
     return address.ipv4_mapped or address
 
 
-def _without_leading_zeros(dotted: str) -> str:
-    return ".".join(part.lstrip("0") or part[-1:] for part in dotted.split("."))
+def _ipv4(text: str) -> IPv4Address:
+    try:
+        return IPv4Address(text)
+    except AddressValueError:
+        return IPv4Address(".".join(part.lstrip("0") or part[-1:] for part in text.split(".")))
 
 
 def printable(text: str) -> str:
