@@ -1,6 +1,5 @@
 import asyncio
 from contextlib import aclosing
-from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -12,7 +11,6 @@ from subnet_alloc.codec import parse_config, render_attrs, render_key
 from subnet_alloc.leasing import LeaseLostError, acquire, follow, keep
 from subnet_alloc.memory import MemoryRegistry
 from subnet_alloc.model import LeaseAttrs
-from subnet_alloc.registry import AlreadyExistsError
 
 CONFIG = parse_config(b'{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}')
 OTHER_CONFIG = parse_config(b'{"Network":"10.6.0.0/16","Backend":{"Type":"vxlan"}}')
@@ -314,12 +312,3 @@ async def test_following_begins_when_the_registry_answers(registry, following):
     await asyncio.sleep(0)
     registry.start()
     assert await waiting == (set(), frozenset())
-
-
-async def test_a_record_we_do_not_know_is_not_overwritten(registry):
-    own = (await got(registry)).record
-    await registry.update(own, own.value, 86_400)
-    with pytest.raises(Exception, match="not at revision"):
-        await registry.update(own, own.value, 86_400)
-    with pytest.raises(AlreadyExistsError):
-        await registry.create(own.key, replace(own).value, 86_400)
