@@ -16,7 +16,7 @@ def call(protocol: str, address: str, port: int, timeout_s: float) -> str:
             if protocol == "udp":
                 caller.send(b"hello\n")
             return caller.recv(256).decode().strip() or "closed"
-        except ConnectionRefusedError:
+        except (ConnectionRefusedError, PermissionError):  # EPERM: what the kernel tells a refused sender on this host
             return "refused"
         except TimeoutError:
             return "timeout"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 from signal import Signals
+from typing import Any
 
 import msgspec
 
@@ -27,6 +28,7 @@ from lab.wiring import unwire, wire
 STATE_DIR = Path("/run/nodenet-lab")
 NETWORK_CONFIG = {"Network": str(POD_NETWORK), "Backend": {"Type": "vxlan"}}
 NETWORK_CONFIG_KEY = "/coreos.com/network/config"
+SUBNETS_KEY = "/coreos.com/network/subnets"
 START_TIMEOUT_S = 30.0
 
 Progress = Callable[[str], None]
@@ -117,12 +119,19 @@ class Cluster:
     def put(self, key: str, value: str) -> None:
         self.host("etcd").run(["etcdctl", "--endpoints", ETCD_URL, "put", key, value])
 
+    def leases(self) -> dict[str, Any]:
+        """The leases as they stand in etcd: value by key (`10.244.7.0-24`)."""
+        listing = self.host("etcd").run(["etcdctl", "--endpoints", ETCD_URL, "get", "--prefix", f"{SUBNETS_KEY}/"])
+        lines = listing.splitlines()
+        keys = (key.removeprefix(f"{SUBNETS_KEY}/") for key in lines[::2])
+        return dict(zip(keys, map(msgspec.json.decode, lines[1::2]), strict=True))
+
     # -- daemons --------------------------------------------------------------------------------------------------
 
     def daemon_argv(self, node: str, program: str) -> list[str]:
         executable = str(Path(sys.executable).parent / program)
         if program == "netagent":
-            own = ["--iface", "eth0", "--node-name", node]
+            own = ["--node-name", node]
         else:
             own = ["--source", "etcd", "--hostname-override", node, "--cluster-cidr", str(POD_NETWORK)]
             own += ["--proxy-mode", self.spec.mode, "--balance", self.spec.balance]

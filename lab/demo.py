@@ -9,7 +9,7 @@ from types import FrameType
 
 from controlloop.client import UnreachableError, get_json
 from lab.cluster import Cluster, LabError, can_run, up
-from lab.pods import PodError, subnet_file
+from lab.pods import PodError
 from lab.ready import NotStartedError
 from lab.topology import Spec
 from lab.workload import apply, call, endpoint_slice, ping_all, service, spread, start_responders
@@ -36,11 +36,11 @@ class Steps:
 
 
 def show_leases(cluster: Cluster) -> None:
-    for node in cluster.nodes:
-        facts = subnet_file(node)
-        pods = ", ".join(str(cluster.pod_address(pod)) for pod in cluster.spec.pod_names(node.name))
-        address = cluster.spec.attached[node.name].ip
-        print(f"         {node.name} {address}  leased {facts['FLANNEL_SUBNET']:<16}  pods {pods}")
+    node_at = {str(cluster.spec.attached[node.name].ip): node.name for node in cluster.nodes}
+    for key, lease in cluster.leases().items():
+        node = node_at[lease["PublicIP"]]
+        pods = ", ".join(str(cluster.pod_address(pod)) for pod in cluster.spec.pod_names(node))
+        print(f"         {key:<16} {node} {lease['PublicIP']}  VTEP {lease['BackendData']['VtepMAC']}  pods {pods}")
 
 
 def show_matrix(cluster: Cluster) -> bool:

@@ -4,6 +4,7 @@ it is started many times, with `python -I -S`, as the server in a pod.
 
 import asyncio
 import sys
+from typing import cast
 
 
 class Answer(asyncio.DatagramProtocol):
@@ -11,10 +12,9 @@ class Answer(asyncio.DatagramProtocol):
         self.name = name
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
+        self.transport = cast("asyncio.DatagramTransport", transport)  # the endpoint was made for datagrams
 
     def datagram_received(self, _data: bytes, addr: tuple[str, int]) -> None:
-        assert isinstance(self.transport, asyncio.DatagramTransport)
         self.transport.sendto(f"{self.name} {addr[0]}\n".encode(), addr)
 
 

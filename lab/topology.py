@@ -1,6 +1,7 @@
 """Who is in a lab and how they are called: pure naming and addressing.
 
-    10.10.0.0/16   underlay: one switch, nodes .0.1 upwards, etcd .255.1, the client .255.2
+    10.10.0.0/16   underlay: one switch, nodes .0.1 upwards, etcd .255.1, the client .255.2, who is also the nodes'
+                   default gateway: all the world they know, and it forwards nothing
     10.244.0.0/16  pods: netagent leases a /24 to each node
     10.96.0.0/12   services: they exist in rules only
 

@@ -10,6 +10,10 @@ from lab.topology import CLIENT_ADDRESS, POD_NETWORK, SERVICE_NETWORK, Spec
 SYSCTLS = (
     "net.ipv4.ip_forward=1",
     "net.ipv6.conf.all.forwarding=1",
+    # The client's way to services passes one node and comes back out of the same interface. A redirect for each packet
+    # would use up what the kernel allows in ICMP errors towards one host, and refusals would not arrive.
+    "net.ipv4.conf.all.send_redirects=0",
+    "net.ipv4.conf.eth0.send_redirects=0",
     # Pods of one node that meet through a Service must have their packets seen by the rules (Kubernetes asks for it).
     "net.bridge.bridge-nf-call-iptables=1",
     "net.bridge.bridge-nf-call-ip6tables=1",
@@ -32,7 +36,11 @@ def wire(spec: Spec) -> None:
     for host, address in spec.attached.items():
         lines = ["link set lo up", f"addr add {address} dev eth0", "link set eth0 up"]
         ip("-n", spec.namespace(host), batch=lines)
+    for _, pod in spec.all_pods:
+        ip("-n", spec.namespace(pod), "link", "set", "lo", "up")
     for node in spec.node_names:
+        # Without a way out a node's own call to a Service fails before any rule is asked, as on a real node.
+        ip("-n", spec.namespace(node), "route", "add", "default", "via", str(CLIENT_ADDRESS))
         set_sysctls(spec.namespace(node), SYSCTLS)
     ip("-n", spec.namespace("client"), batch=client_routes(spec))
 

@@ -51,11 +51,11 @@ def add(status: NodeStatus, daemon: str, document: Mapping[str, Any], descriptio
 
 
 def describe_netagent(document: Mapping[str, Any]) -> Iterator[str]:
-    lease = document["lease"]
-    yield f"lease {', '.join(lease['subnets'])}" if lease else "no lease"
-    if document["device"]:
-        yield f"device {document['device']}"
+    yield f"lease {document['lease'] or 'none'}"
+    yield from document["devices"]
     yield f"{document['peers']} peers"
+    if document["waiting_for"]:
+        yield f"waits for {document['waiting_for']}"
 
 
 def describe_netproxy(document: Mapping[str, Any]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Labs for the packet tests: real etcd, real daemons, real packets. One lab a module and mode; each has its own name."""
+"""Labs for the packet tests: real etcd, real daemons, real packets. One for each module and mode, all named apart."""
 
 import itertools
 import os

@@ -1,6 +1,5 @@
 """What travels between nodes, captured on the underlay and taken apart, beside what etcd says it must be."""
 
-import json
 import subprocess
 
 import pytest
@@ -10,32 +9,29 @@ from scapy.layers.l2 import Ether
 from scapy.layers.vxlan import VXLAN
 from scapy.utils import rdpcap
 
+from lab.cluster import SUBNETS_KEY
 from lab.topology import ETCD_URL
+from lab.workload import ping_all
 
 
 @pytest.fixture(scope="module")
-def leases(cluster):
-    """Each node's lease as it stands in etcd: address of the node -> (subnet, value)."""
-    listing = cluster.host("etcd").run(
-        ["etcdctl", "--endpoints", ETCD_URL, "get", "--prefix", "/coreos.com/network/subnets/", "-w", "json"]
-    )
-    found = {}
-    for pair in json.loads(listing)["kvs"]:
-        key, value = (decode(pair[name]) for name in ("key", "value"))
-        found[json.loads(value)["PublicIP"]] = (key.rpartition("/")[2].replace("-", "/"), value)
-    return found
+def vtep_mac(cluster):
+    """Each node's MAC as it stands in etcd, by the node's address."""
+    return {lease["PublicIP"]: lease["BackendData"]["VtepMAC"] for lease in cluster.leases().values()}
 
 
-def decode(base64_text):
-    return subprocess.run(["base64", "-d"], input=base64_text, capture_output=True, text=True, check=True).stdout
-
-
-def test_a_lease_is_written_as_flannel_writes_it(leases):
-    for address, (_, value) in leases.items():
-        mac = json.loads(value)["BackendData"]["VtepMAC"]
-        expected = '{"PublicIP":"%s","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"%s"}}'
-        assert value == expected % (address, mac)
-    assert len({subnet for subnet, _ in leases.values()}) == 3
+def test_a_lease_is_written_as_flannel_writes_it(cluster, vtep_mac):
+    keys = cluster.leases()
+    assert len(keys) == 3
+    for key in keys:
+        value = cluster.host("etcd").run(
+            ["etcdctl", "--endpoints", ETCD_URL, "get", "--print-value-only", f"{SUBNETS_KEY}/{key}"]
+        )
+        address = keys[key]["PublicIP"]
+        assert value.strip() == (
+            f'{{"PublicIP":"{address}","PublicIPv6":null,"BackendType":"vxlan",'
+            f'"BackendData":{{"VNI":1,"VtepMAC":"{vtep_mac[address]}"}}}}'
+        )
 
 
 @pytest.fixture(scope="module")
@@ -55,15 +51,15 @@ def requests(captured):
     return [packet for packet in captured if VXLAN in packet and packet[VXLAN][ICMP].type == 8]
 
 
-def test_a_packet_between_pods_travels_as_the_leases_say(cluster, captured, leases):
+def test_a_packet_between_pods_travels_as_the_leases_say(cluster, captured, vtep_mac):
     assert len(requests(captured)) == 3
     for packet in requests(captured):
         assert (packet[IP].src, packet[IP].dst) == ("10.10.0.1", "10.10.0.2")
         assert packet[UDP].dport == 8472
         assert packet[VXLAN].vni == 1
         inner = packet[VXLAN][Ether]
-        assert inner.src == json.loads(leases["10.10.0.1"][1])["BackendData"]["VtepMAC"]
-        assert inner.dst == json.loads(leases["10.10.0.2"][1])["BackendData"]["VtepMAC"]
+        assert inner.src == vtep_mac["10.10.0.1"]
+        assert inner.dst == vtep_mac["10.10.0.2"]
         assert (inner[IP].src, inner[IP].dst) == tuple(str(cluster.pod_address(pod)) for pod in ("pod-1-1", "pod-2-1"))
 
 
@@ -74,7 +70,5 @@ def test_the_largest_packet_a_pod_may_send_fits_the_underlay(cluster):
 
 
 def test_every_pod_reaches_every_pod(cluster):
-    from lab.workload import ping_all  # noqa: PLC0415
-
     for source, answered in ping_all(cluster):
         assert all(answered.values()), (source, answered)

@@ -34,7 +34,7 @@ def addresses(cluster):
     apply(cluster, *objects)
     for node in cluster.nodes:
         for address in result.values():
-            eventually(lambda n=node, a=address: call(n, a, 80)[0] not in {"timeout"})
+            eventually(lambda n=node, a=address: call(n, a, 80)[0] != "timeout")
     return result
 
 
