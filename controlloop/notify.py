@@ -4,7 +4,6 @@ import os
 import socket
 from contextlib import suppress
 
-
 # How much longer a start may take after each sign of life: a store that is away is waited for, a hang is not.
 START_EXTENSION_S = 30
 

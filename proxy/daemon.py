@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from controlloop.etcd import Etcd
-
 from controlloop import __version__
 from controlloop.command import CommandError
+from controlloop.etcd import Etcd
 from controlloop.family import Family
 from controlloop.health import HealthServer, json_answer, yes_or_no
 from controlloop.logs import Log
