@@ -5,7 +5,6 @@ from pathlib import Path
 
 from controlloop.errors import OperatorError, UnavailableError
 from controlloop.etcd import Etcd
-from controlloop.family import Family, IPAddress
 from controlloop.health import HealthServer
 from controlloop.logs import Log
 from controlloop.reconcile import reconcile
@@ -14,11 +13,9 @@ from controlloop.runtime import runtime_directory
 from netagent import subnet_file
 from netagent.agent import Agent, Surroundings
 from netagent.config import Settings
-from netagent.desired import Node, pod_mtu
-from netagent.interface import find_underlay
 from netagent.kernel import OverlayKernel
 from netagent.status import Status
-from netagent.vxlan import VxlanOptions, parse_options
+from netagent.survey import survey
 from subnet_alloc.codec import parse_config
 from subnet_alloc.etcd import EtcdRegistry
 from subnet_alloc.model import NetworkConfig
@@ -70,28 +67,6 @@ async def wait_for_config(registry: Registry, key: str, status: Status) -> Netwo
         log.warning("waiting for the network configuration", key=key, reason=reason, retry_in_s=round(wait_s, 1))
         status.turn()
         await asyncio.sleep(wait_s)
-
-
-async def survey(settings: Settings, config: NetworkConfig) -> Node:
-    """Who and where we are. OperatorError names the flag or key that leads nowhere."""
-    options = backend_options(settings.config_key, config)
-    # The flag is about IPv4; the address that peers send IPv6 to is that of the interface.
-    wanted: dict[Family, IPAddress] = {Family.V4: settings.public_ip} if settings.public_ip else {}
-    underlay = {family: await find_underlay(family, settings.iface, wanted.get(family)) for family in config.ranges}
-    public_ip = {family: wanted.get(family, found.address) for family, found in underlay.items()}
-    node = Node(settings.node_name, options, underlay, public_ip)
-    try:
-        pod_mtu(node)
-    except OperatorError as error:
-        raise OperatorError(f"{settings.config_key}: {error}") from error
-    return node
-
-
-def backend_options(key: str, config: NetworkConfig) -> VxlanOptions:
-    try:
-        return parse_options(config.backend_type, config.backend_options)
-    except OperatorError as error:
-        raise OperatorError(f"{key}: {error}") from error
 
 
 async def cleanup(settings: Settings) -> None:
