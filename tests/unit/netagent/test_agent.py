@@ -10,12 +10,13 @@ import pytest
 from controlloop.errors import OperatorError
 from controlloop.family import Family
 from netagent.agent import Agent, Surroundings
-from netagent.daemon import backend_options, wait_for_config
+from netagent.daemon import wait_for_config
 from netagent.desired import Node
 from netagent.diff import Operation, Verb
 from netagent.kernel import Failure, OverlayError
 from netagent.state import Underlay
 from netagent.status import Status
+from netagent.survey import backend_options
 from netagent.vxlan import VxlanOptions
 from subnet_alloc.codec import parse_config
 from subnet_alloc.memory import MemoryRegistry
