@@ -31,10 +31,15 @@ log = Log("netproxy")
 RESYNC_S = 30.0
 
 
+def families() -> list[Family]:
+    """Those the kernel speaks; it may be built or booted without IPv6."""
+    return [family for family in Family if family is Family.V4 or Path("/proc/net/if_inet6").exists()]
+
+
 def engines(settings: Settings) -> list[SyncEngine[Any, Any]]:
     """One engine for each family, in the mode that was asked for. `Any`: the two modes have objects of their own."""
     made: list[SyncEngine[Any, Any]] = []
-    for family in Family:
+    for family in families():
         cidr = settings.cluster_cidrs.get(family)
         name = f"{settings.mode.value}-{family.nft}"
         if settings.mode is ProxyMode.NFTABLES:
@@ -146,7 +151,7 @@ def other_mode(mode: ProxyMode) -> ProxyMode:
 
 def backends_of(mode: ProxyMode) -> Iterator[NftablesBackend | IptablesBackend]:
     make = NftablesBackend if mode is ProxyMode.NFTABLES else IptablesBackend
-    return (make(family) for family in Family)
+    return (make(family) for family in families())
 
 
 async def remove_rules_of(mode: ProxyMode) -> None:
