@@ -119,11 +119,11 @@ def parse_endpoint(url: str) -> str:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port or DEFAULT_PORT
     except ValueError as error:
-        raise OperatorError(f"etcd endpoint {url}: {error}") from error
+        raise OperatorError(f"--etcd-endpoints {url}: {error}") from error
     if parts.scheme == "https":
-        raise OperatorError(f"etcd endpoint {url}: TLS is not supported yet, use http")
+        raise OperatorError(f"--etcd-endpoints {url}: TLS is not supported yet, use http")
     if parts.scheme != "http" or not host or parts.path not in ("", "/") or parts.query or parts.username:
-        raise OperatorError(f"etcd endpoint {url}: want http://HOST:PORT")
+        raise OperatorError(f"--etcd-endpoints {url}: want http://HOST:PORT")
     return f"dns:///[{host}]:{port}" if ":" in host else f"dns:///{host}:{port}"
 
 

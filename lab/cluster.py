@@ -5,10 +5,12 @@ The state file is written before each step that must be undone, so that any late
 """
 
 import os
+import re
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from ipaddress import IPv4Address
 from pathlib import Path
 from signal import Signals
@@ -30,6 +32,7 @@ NETWORK_CONFIG = {"Network": str(POD_NETWORK), "Backend": {"Type": "vxlan"}}
 NETWORK_CONFIG_KEY = "/coreos.com/network/config"
 SUBNETS_KEY = "/coreos.com/network/subnets"
 START_TIMEOUT_S = 30.0
+NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 
 Progress = Callable[[str], None]
 
@@ -199,9 +202,12 @@ class Cluster:
     def down(self) -> None:
         end(self._state.processes)
         unwire(self.spec.name)
+        # The state file goes last: whoever has to finish this after a crash finds the lab by it.
+        for host in self.spec.hosts:
+            shutil.rmtree(self.folder / host, ignore_errors=True)
         shutil.rmtree(self.folder, ignore_errors=True)
-        if STATE_DIR.is_dir() and not any(STATE_DIR.iterdir()):
-            STATE_DIR.rmdir()
+        with suppress(OSError):
+            STATE_DIR.rmdir()  # fails as long as there are other labs
 
 
 def up(spec: Spec, progress: Progress = lambda _: None, *, owned: bool = False) -> Cluster:
@@ -209,17 +215,23 @@ def up(spec: Spec, progress: Progress = lambda _: None, *, owned: bool = False) 
 
     An owned lab belongs to the calling process: once that is gone, anyone may clear the lab away.
     """
+    if not NAME.fullmatch(spec.name):
+        raise LabError(f"{spec.name!r} cannot be a lab's name: want at most 40 of a-z, 0-9 and -, a letter first")
     clear_abandoned(spec.name)
     folder = STATE_DIR / spec.name
     try:
         folder.mkdir(parents=True)
     except FileExistsError:
-        raise LabError(f"a lab named {spec.name!r} is up; `netctl lab down {spec.name}` ends it") from None
-    owner = identify("", "owner", os.getpid()) if owned else None
-    cluster = Cluster(folder, State(spec, owner))
-    cluster.save()
+        raise LabError(f"a lab named {spec.name!r} is up; `netctl lab down --name {spec.name}` ends it") from None
+    # Until it is up, every lab is its builder's: a build that was killed half-way is abandoned.
+    state = State(spec, identify("", "owner", os.getpid()))
+    cluster = Cluster(folder, state)
     try:
+        cluster.save()
         cluster.build(progress)
+        if not owned:
+            state.owner = None
+            cluster.save()
     except BaseException:
         cluster.down()
         raise
@@ -259,7 +271,8 @@ def clear_abandoned(name: str) -> None:
 def sweep() -> None:
     """Take down every lab whose owner is gone."""
     for name in list(names()):
-        clear_abandoned(name)
+        with suppress(LabError):  # gone since
+            clear_abandoned(name)
 
 
 def missing_programs() -> list[str]:

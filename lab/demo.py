@@ -1,5 +1,6 @@
 """`make demo`: a cluster on this machine, from leases in etcd to packets that land where they should."""
 
+import os
 import signal
 import sys
 import time
@@ -8,13 +9,15 @@ from collections.abc import Mapping
 from types import FrameType
 
 from controlloop.client import UnreachableError, get_json
-from lab.cluster import Cluster, LabError, can_run, up
+from lab.cluster import Cluster, LabError, can_run, sweep, up
+from lab.host import ProgramError
 from lab.pods import PodError
 from lab.ready import NotStartedError
 from lab.topology import Spec
 from lab.workload import apply, call, endpoint_slice, ping_all, service, spread, start_responders
 
 CALLS = 300
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SERVICES = {"random": "10.96.0.10", "round-robin": "10.96.0.20"}
 NEXT = """\
 What to try next:
@@ -26,12 +29,23 @@ What to try next:
 
 
 class Steps:
-    """Prints each step with the time since the start."""
+    """Prints each step with the time since the start, and ends the walk when somebody interrupts it."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
+        self._interrupted = False
+
+    def interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        self._interrupted = True
+        # A second Ctrl-C would leave half of the lab: taking it down comes to its end.
+        for number in INTERRUPTS:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
 
     def __call__(self, text: str) -> None:
+        # Python swallows what is raised while an object is destroyed; then this is the next moment to notice.
+        if self._interrupted:
+            raise KeyboardInterrupt
         print(f"{time.monotonic() - self._started:5.1f} s  {text}", flush=True)
 
 
@@ -105,19 +119,16 @@ def walk(cluster: Cluster, say: Steps) -> bool:
     return call_services(cluster, say) and good
 
 
-def interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
 def main() -> int:
     if reason := can_run():
         print(f"demo: {reason}", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, interrupt)
     say = Steps()
+    for number in INTERRUPTS:
+        signal.signal(number, say.interrupt)
     try:
         return run(say)
-    except (LabError, NotStartedError, PodError) as error:
+    except (LabError, NotStartedError, PodError, ProgramError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -127,7 +138,9 @@ def main() -> int:
 
 def run(say: Steps) -> int:
     say("a lab of 3 nodes, 2 pods on each, one client, one etcd: network namespaces only")
-    cluster = up(Spec("demo", mode="nftables"), say, owned=True)
+    sweep()
+    # A name of its own: several demos can run at once.
+    cluster = up(Spec(f"demo-{os.getpid()}", mode="nftables"), say, owned=True)
     try:
         good = walk(cluster, say)
     finally:

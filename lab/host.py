@@ -2,12 +2,13 @@
 
 import os
 import pwd
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from lab.enter import enter
 
@@ -64,6 +65,12 @@ class Host:
             preexec_fn=step_in,  # noqa: PLW1509 - only system calls; see enter.py
             **options,
         )
+
+    def become(self, argv: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
+        """Turn this process into a program on the host: signals, terminal and exit code are then the program's own."""
+        enter(self.namespace, self.run_dir if self.private_run else None, self.folder / "scratch")()
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and a program would inherit that
+        os.execvpe(argv[0], tuple(argv), self.environment(environment))  # noqa: S606 - no shell is the point
 
     def start(self, argv: Sequence[str], log: IO[bytes], environment: Mapping[str, str] | None = None) -> int:
         """Start a program that outlives us; gives back its process id."""

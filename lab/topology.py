@@ -8,6 +8,7 @@
 All of it lives in network namespaces without any link to the machine's own network.
 """
 
+import re
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
@@ -22,6 +23,7 @@ ETCD_URL = f"http://{ETCD_ADDRESS}:2379"
 
 MAX_NODES = 250
 NAMESPACE_PREFIX = "nodenet"
+HOST = re.compile(r"switch|etcd|client|node-[0-9]+|pod-[0-9]+-[0-9]+")
 
 
 class Spec(msgspec.Struct, frozen=True):
@@ -55,3 +57,8 @@ class Spec(msgspec.Struct, frozen=True):
 
     def namespace(self, host: str) -> str:
         return f"{NAMESPACE_PREFIX}-{self.name}-{host}"
+
+
+def is_namespace_of(lab: str, name: str) -> bool:
+    prefix = f"{NAMESPACE_PREFIX}-{lab}-"
+    return name.startswith(prefix) and HOST.fullmatch(name.removeprefix(prefix)) is not None

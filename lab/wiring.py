@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from lab.processes import end, identify
-from lab.topology import CLIENT_ADDRESS, POD_NETWORK, SERVICE_NETWORK, Spec
+from lab.topology import CLIENT_ADDRESS, POD_NETWORK, SERVICE_NETWORK, Spec, is_namespace_of
 
 SYSCTLS = (
     "net.ipv4.ip_forward=1",
@@ -72,19 +72,22 @@ def set_sysctls(namespace: str, settings: Sequence[str]) -> None:
     subprocess.run(["ip", "netns", "exec", namespace, "sysctl", "-q", "-e", "-w", *settings], check=True)
 
 
-def existing_namespaces(prefix: str) -> list[str]:
+def existing_namespaces(lab: str) -> list[str]:
+    """Those of this lab, and not of another whose name only begins like this one's."""
     names = [line.split()[0] for line in ip("netns", "list").splitlines() if line]
-    return [name for name in names if name.startswith(prefix)]
+    return [name for name in names if is_namespace_of(lab, name)]
 
 
 def unwire(lab: str) -> None:
     """Remove every namespace of the lab, with whatever still runs in it; links die with their namespace."""
-    names = existing_namespaces(f"nodenet-{lab}-")
+    names = existing_namespaces(lab)
+    # Somebody else may be at it as well: what is gone already is no failure.
     for name in names:
-        pids = ip("netns", "pids", name).split()
-        end(identify(name, "", int(pid)) for pid in pids)
+        with suppress(RuntimeError):
+            pids = ip("netns", "pids", name).split()
+            end(identify(name, "", int(pid)) for pid in pids)
     with suppress(RuntimeError):
-        ip(batch=[f"netns delete {name}" for name in names])
-    left = existing_namespaces(f"nodenet-{lab}-")
+        ip("-force", batch=[f"netns delete {name}" for name in names])
+    left = existing_namespaces(lab)
     if left:
         raise RuntimeError(f"namespaces left behind: {' '.join(left)}")

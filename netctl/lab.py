@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import click
 
@@ -75,18 +75,19 @@ def status(name: str) -> int:
 @NAME
 @click.argument("host")
 @click.argument("argv", nargs=-1, type=click.UNPROCESSED)
-def exec(name: str, host: str, argv: tuple[str, ...]) -> int:  # noqa: A001 - the command's name
+def exec(name: str, host: str, argv: tuple[str, ...]) -> NoReturn:  # noqa: A001 - the command's name
     """Run a program on a host of the lab: `netctl lab exec node-2 -- ip route`. Without one: a shell."""
     from lab.cluster import attach  # noqa: PLC0415
     from lab.topology import ETCD_URL  # noqa: PLC0415
 
     target = lab_errors(lambda: attach(name).host(host))
     environment = {"NODENET_ETCD_ENDPOINTS": ETCD_URL}
+    # click takes a `--` away before the host, not one behind it.
+    program = (argv[1:] if argv[:1] == ("--",) else argv) or ("bash",)
     try:
-        with target.popen(list(argv) or ["bash"], environment=environment) as process:
-            return process.wait()
-    except FileNotFoundError:
-        raise OperatorError(f"lab exec: {argv[0]}: no such program on {host}") from None
+        target.become(program, environment)
+    except OSError as error:
+        raise OperatorError(f"lab exec: {program[0]} on {host}: {error.strerror}") from None
 
 
 def named(name: str) -> str:
@@ -96,11 +97,13 @@ def named(name: str) -> str:
 def lab_errors(action: Callable[[], T]) -> T:
     """Whatever the lab refuses, as one line to the operator."""
     from lab.cluster import LabError  # noqa: PLC0415
+    from lab.host import ProgramError  # noqa: PLC0415
+    from lab.pods import PodError  # noqa: PLC0415
     from lab.ready import NotStartedError  # noqa: PLC0415
 
     try:
         return action()
-    except (LabError, NotStartedError) as error:
+    except (LabError, NotStartedError, PodError, ProgramError) as error:
         raise OperatorError(f"lab: {error}") from None
 
 

@@ -24,11 +24,11 @@ def test_an_endpoint_is_a_client_url(url, target):
 def test_a_bad_endpoint_is_named(url):
     with pytest.raises(OperatorError) as caught:
         Etcd(["http://127.0.0.1:2379", url])
-    assert f"etcd endpoint {url}: " in str(caught.value)
+    assert f"--etcd-endpoints {url}: " in str(caught.value)
 
 
 def test_tls_is_refused_in_one_clear_line():
-    with pytest.raises(OperatorError, match=r"^etcd endpoint https://h:2379: TLS is not supported yet, use http$"):
+    with pytest.raises(OperatorError, match=r"^--etcd-endpoints https://h:2379: TLS is not supported yet, use http$"):
         Etcd(["https://h:2379"])
 
 
