@@ -18,7 +18,8 @@ from controlloop.logs import Log
 from controlloop.reconcile import Kernel, describe, reconcile
 from controlloop.runner import Backoff, Runner
 from netagent import subnet_file
-from netagent.desired import Node, lease_attrs, pod_mtu
+from netagent.backends.backend import Node
+from netagent.desired import lease_attrs, pod_mtu
 from netagent.kernel import OverlayError
 from netagent.overlay import Overlay
 from netagent.state import Key, LinkAddress, Object, VxlanLink

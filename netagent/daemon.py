@@ -41,7 +41,7 @@ async def serve(settings: Settings) -> None:
 async def work(settings: Settings, registry: Registry, status: Status) -> None:
     config = await wait_for_config(registry, settings.config_key, status)
     node = await survey(settings, config)
-    status.devices = tuple(node.device(family) for family in node.underlay)
+    status.devices = node.backend.devices(node.underlay)
     kernel = OverlayKernel(status.devices)
     log.info("starting", node=node.name, underlay=next(iter(node.underlay.values())), devices=" ".join(status.devices))
     try:

@@ -10,7 +10,8 @@ from types import MappingProxyType
 
 from controlloop.delta import Delta, Ledger
 from controlloop.errors import Skipped
-from netagent.desired import Node, own_state, peer_state
+from netagent.backends.backend import Node
+from netagent.desired import own_state, peer_state
 from netagent.state import Key, Object, OverlayState
 from subnet_alloc.model import Lease
 from subnet_alloc.snapshot import LeaseSnapshot
@@ -41,6 +42,12 @@ class Overlay:
     @property
     def peers(self) -> int:
         return sum(owner != OWN for owner in self._ledger.owners())
+
+    def stand_on(self, node: Node) -> None:
+        """Take note of changed surroundings; the next `follow` judges every lease anew."""
+        if node != self._node:
+            self._node = node
+            self._own = None
 
     def follow(self, own_key: str, own: Lease, snapshot: LeaseSnapshot, changed: Collection[str]) -> Delta[Key, Object]:
         """Move on to the snapshot; gives back what that changes in `objects`.

@@ -139,6 +139,11 @@ class Route:
         return " ".join(words)
 
 
+def direct_route(subnet: IPNetwork, gateway: IPAddress, interface: str) -> Route:
+    """A route to a peer that stands on the same link as we do."""
+    return Route(subnet, gateway, interface, onlink=False, metric=METRIC[Family.of(subnet)])
+
+
 Object = VxlanLink | LinkAddress | FdbEntry | Neighbor | Route
 OverlayState = Mapping[Key, Object]
 
@@ -150,6 +155,11 @@ class Underlay:
     interface: str
     mtu: int
     address: IPAddress
+    connected: frozenset[IPNetwork] = frozenset()
+    """What it reaches without a gateway."""
+
+    def connects(self, address: IPAddress) -> bool:
+        return any(address in network for network in self.connected)
 
     def __str__(self) -> str:
         return f"{self.interface} {self.address} mtu {self.mtu}"

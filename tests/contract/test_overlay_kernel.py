@@ -17,9 +17,10 @@ import pytest
 from controlloop.delta import Delta, diff
 from controlloop.family import Family
 from controlloop.reconcile import reconcile
-from netagent.desired import Node, own_state, peer_state
+from netagent.backends.backend import Node
+from netagent.backends.vxlan import Vxlan, backend_data
+from netagent.desired import own_state, peer_state
 from netagent.state import METRIC, Route, Underlay
-from netagent.vxlan import VxlanOptions, backend_data
 from subnet_alloc.model import Lease, LeaseAttrs
 
 NAMESPACE = f"nodenet-overlay-{os.getpid()}"
@@ -113,9 +114,9 @@ def kernel(request):
     return MemoryKernel() if request.param == "memory" else request.getfixturevalue("real")
 
 
-def node(*families, options=VxlanOptions()):  # noqa: B008 - frozen
+def node(*families, backend=Vxlan()):  # noqa: B008 - frozen
     underlay = {family: UNDERLAY[family] for family in families or [Family.V4]}
-    return Node("node-a", options, underlay, {family: each.address for family, each in underlay.items()})
+    return Node("node-a", backend, underlay, {family: each.address for family, each in underlay.items()})
 
 
 SUBNET = {Family.V4: "10.5.{}.0/24", Family.V6: "fd00:5:{}::/64"}
@@ -132,9 +133,9 @@ def lease(number, families, mac=None):
     return Lease({family: ip_network(SUBNET[family].format(number)) for family in families}, attrs)
 
 
-def overlay(*families, options=VxlanOptions(), peers=range(2, 5)):  # noqa: B008 - frozen
+def overlay(*families, backend=Vxlan(), peers=range(2, 5)):  # noqa: B008 - frozen
     """What a node with these peers desires."""
-    here, own = node(*families, options=options), lease(1, families)
+    here, own = node(*families, backend=backend), lease(1, families)
     state = dict(own_state(here, own))
     for number in peers:
         state |= peer_state("peer", lease(number, families), here, own)
@@ -188,11 +189,11 @@ async def test_a_peer_that_changes_mac_and_address_leaves_nothing_behind(kernel)
 OPTIONS = [{"vni": 7}, {"port": 4789}, {"mtu": 1400}, {"gbp": True}, {"learning": True}]
 
 
-@pytest.mark.parametrize("options", [VxlanOptions(**each) for each in OPTIONS], ids=map(str, OPTIONS))
-async def test_a_changed_option_is_carried_out_with_all_peers_in_place(kernel, options):
+@pytest.mark.parametrize("backend", [Vxlan(**each) for each in OPTIONS], ids=map(str, OPTIONS))
+async def test_a_changed_option_is_carried_out_with_all_peers_in_place(kernel, backend):
     await reconcile(overlay, kernel)
-    await reconcile(lambda: overlay(options=options), kernel)
-    assert await kernel.dump() == overlay(options=options)
+    await reconcile(lambda: overlay(backend=backend), kernel)
+    assert await kernel.dump() == overlay(backend=backend)
 
 
 DRIFT = [

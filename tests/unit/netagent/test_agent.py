@@ -10,14 +10,14 @@ import pytest
 from controlloop.errors import OperatorError
 from controlloop.family import Family
 from netagent.agent import Agent, Surroundings
+from netagent.backends.backend import Node
+from netagent.backends.vxlan import Vxlan
 from netagent.daemon import wait_for_config
-from netagent.desired import Node
 from netagent.diff import Operation, Verb
 from netagent.kernel import Failure, OverlayError
 from netagent.state import Underlay
 from netagent.status import Status
-from netagent.survey import backend_options
-from netagent.vxlan import VxlanOptions
+from netagent.survey import backend_of
 from subnet_alloc.codec import parse_config
 from subnet_alloc.memory import MemoryRegistry
 
@@ -51,7 +51,7 @@ class Running:
     def __init__(self, subnet_file):
         self.registry, self.kernel, self.status = MemoryRegistry(CONFIG), MemoryKernel(), Status("node-a")
         underlay = {Family.V4: Underlay("eth0", 1500, ip_address("192.0.2.1"))}
-        node = Node("node-a", VxlanOptions(), underlay, {Family.V4: ip_address("192.0.2.1")})
+        node = Node("node-a", Vxlan(), underlay, {Family.V4: ip_address("192.0.2.1")})
         self.subnet_file = subnet_file
         self.agent = Agent(
             Surroundings(node, parse_config(CONFIG), self.registry, self.kernel, subnet_file), self.status
@@ -203,4 +203,4 @@ async def test_a_configuration_nobody_can_use_is_refused_by_key(raw):
 def test_an_unknown_backend_is_refused_by_key_and_value():
     config = parse_config(CONFIG.replace(b"vxlan", b"foo"))
     with pytest.raises(OperatorError, match=r'^/net/config: Backend\.Type "foo": '):
-        backend_options("/net/config", config)
+        backend_of("/net/config", config)

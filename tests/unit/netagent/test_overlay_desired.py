@@ -6,10 +6,11 @@ import pytest
 from controlloop.delta import Delta, diff
 from controlloop.errors import OperatorError, Skipped
 from controlloop.family import Family
-from netagent.desired import Node, lease_attrs, own_state, peer_state, pod_mtu
+from netagent.backends.backend import Node
+from netagent.backends.vxlan import Vxlan, vtep_mac
+from netagent.desired import lease_attrs, own_state, peer_state, pod_mtu
 from netagent.overlay import Overlay
 from netagent.state import Underlay
-from netagent.vxlan import VxlanOptions, vtep_mac
 from subnet_alloc.codec import parse_lease, render_attrs, render_key
 from subnet_alloc.model import Lease, LeaseAttrs
 from subnet_alloc.registry import Batch, Listing, Record
@@ -21,14 +22,15 @@ UNDERLAY = {
 }
 
 
-def node(*families, options=VxlanOptions(), public_ip=None):  # noqa: B008 - frozen
+def node(*families, backend=Vxlan(), public_ip=None):  # noqa: B008 - frozen
     underlay = {family: UNDERLAY[family] for family in families or [Family.V4]}
     public = {family: public_ip or each.address for family, each in underlay.items()}
-    return Node("node-a", options, underlay, public)
+    return Node("node-a", backend, underlay, public)
 
 
 NODE = node()
 OWN = Lease({Family.V4: ip_network("10.5.1.0/24")}, lease_attrs(NODE))
+MY_MAC = vtep_mac("node-a", "flannel.1")
 MAC = "82:4b:b6:2f:54:4e"
 
 
@@ -47,7 +49,7 @@ def lines(state):
 
 def test_the_own_lease_becomes_a_device_and_its_address():
     link, address = lines(own_state(NODE, OWN))
-    assert link.startswith(f"link flannel.1 mtu 1450 up address {NODE.mac(Family.V4)} alias nodenet vxlan id 1 ")
+    assert link.startswith(f"link flannel.1 mtu 1450 up address {MY_MAC} alias nodenet vxlan id 1 ")
     assert link.endswith(" local 192.0.2.1 dev eth0 dstport 8472 nolearning")
     assert address == "address 10.5.1.0/32 dev flannel.1"
 
@@ -80,7 +82,7 @@ REASONS = {
     "VtepMAC 7": peer(mac=7),
     "VtepMAC '01:00:5e:00:00:01': a multicast address": peer(mac="01:00:5e:00:00:01"),
     "VtepMAC '00:00:00:00:00:00': all zero": peer(mac="00:00:00:00:00:00"),
-    "is ours: do two nodes have the name node-a": peer(mac=NODE.mac(Family.V4)),
+    "is ours: do two nodes have the name node-a": peer(mac=MY_MAC),
     "no VtepMAC": Lease(peer().subnets, replace(peer().attrs, backend_data={})),
     "overlaps ours": peer(subnet="10.5.1.0/25"),
     "subnet 10.5.1.0/24 overlaps ours": peer(subnet="10.5.1.0/24"),
@@ -104,7 +106,7 @@ def test_what_we_tell_peers_is_what_flanneld_would_write():
     told = render_attrs(lease_attrs(NODE))
     assert told == (
         b'{"PublicIP":"192.0.2.1","PublicIPv6":null,"BackendType":"vxlan",'
-        b'"BackendData":{"VNI":1,"VtepMAC":"' + NODE.mac(Family.V4).encode() + b'"}}'
+        b'"BackendData":{"VNI":1,"VtepMAC":"' + MY_MAC.encode() + b'"}}'
     )
 
 
@@ -115,10 +117,10 @@ def test_behind_nat_the_device_keeps_the_address_that_this_host_has():
 
 
 def test_an_mtu_larger_than_the_interface_has_is_not_promised_to_pods():
-    assert pod_mtu(node(options=VxlanOptions(mtu=9000))) == 1450
-    assert pod_mtu(node(options=VxlanOptions(mtu=1400))) == 1350
+    assert pod_mtu(node(backend=Vxlan(mtu=9000))) == 1450
+    assert pod_mtu(node(backend=Vxlan(mtu=1400))) == 1350
     with pytest.raises(OperatorError, match=r"Backend\.MTU 60"):
-        pod_mtu(node(options=VxlanOptions(mtu=60)))
+        pod_mtu(node(backend=Vxlan(mtu=60)))
 
 
 def test_a_node_keeps_its_mac_and_no_two_devices_share_one():
