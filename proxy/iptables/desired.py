@@ -9,10 +9,12 @@ from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from functools import cache
 
+from controlloop.address import host, network
 from controlloop.delta import Delta, Ledger
 from controlloop.family import Family, IPNetwork
+from controlloop.iptables.chains import Key, Rules
 from proxy.frontends import Balance, Frontend, ServiceName, ServicePortName
-from proxy.iptables.chains import PREFIX, Key, Rules, hashed, host, network
+from proxy.iptables.chains import PREFIX, hashed
 from proxy.iptables.tree import Root, Tree
 
 SERVICES = Root("nat", f"{PREFIX}SERVICES")

@@ -14,9 +14,11 @@ The same rules give the same chains, in whatever order they came.
 from bisect import insort
 from dataclasses import dataclass, field
 
+from controlloop.address import network
 from controlloop.delta import Delta
 from controlloop.family import Family
-from proxy.iptables.chains import PREFIX, Key, Rules, hashed, network
+from controlloop.iptables.chains import Key, Rules
+from proxy.iptables.chains import PREFIX, hashed
 
 STRIDE = 4
 INLINE = 4

@@ -23,8 +23,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from controlloop.delta import Delta, Ledger
 from controlloop.family import Family, IPNetwork
+from controlloop.nft.state import Chain, Container, Hook, Key, Rule, Value, labelled
 from proxy.frontends import Balance, Frontend, Protocol, ServiceName
-from proxy.nftables.state import Chain, Container, Hook, Key, Rule, Value, labelled
 
 # The table itself owns the constant part in the ledger.
 THE_TABLE = None

@@ -15,10 +15,11 @@ import pytest
 from controlloop.command import CommandError, run
 from controlloop.delta import Delta, diff
 from controlloop.family import Family
+from controlloop.iptables.kernel import Variant, detect_variant
 from controlloop.reconcile import reconcile
 from proxy.frontends import Balance, Endpoint, Frontend, Protocol, ServiceName, ServicePortName
 from proxy.iptables.desired import IptablesPlanner
-from proxy.iptables.kernel import IptablesBackend, Variant, detect_variant
+from proxy.iptables.kernel import IptablesBackend
 
 pytestmark = pytest.mark.usefixtures("netns")
 
@@ -230,9 +231,10 @@ AS_NOBODY = """
 import asyncio, sys
 from controlloop.delta import Delta
 from controlloop.family import Family
+from controlloop.iptables.kernel import Variant
 from controlloop.reconcile import reconcile
 from proxy.iptables.desired import IptablesPlanner
-from proxy.iptables.kernel import IptablesBackend, Variant
+from proxy.iptables.kernel import IptablesBackend
 
 async def main():
     backend = IptablesBackend(Family.V4, Variant(sys.argv[1]))

@@ -7,12 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from iptables_ruleset import Ruleset, reached
 
+from controlloop.address import host
 from controlloop.delta import Delta, diff
 from controlloop.family import Family
+from controlloop.iptables.transaction import render
 from proxy.frontends import Balance, Endpoint, Frontend, Protocol, ServiceName, ServicePortName
-from proxy.iptables.chains import MAX_NAME, host
+from proxy.iptables.chains import MAX_NAME, OURS
 from proxy.iptables.desired import CONSTANT, IptablesPlanner, probability
-from proxy.iptables.diff import render
 
 GOLDEN = Path(__file__).parents[3] / "golden"
 PODS = ip_network("10.244.0.0/16")
@@ -64,7 +65,7 @@ def test_two_services_as_a_whole_ruleset():
     """Comments in the file are for people; everything else is what iptables-restore is given."""
     golden = (GOLDEN / "two_services.iptables").read_text()
     lines = [line for line in golden.splitlines() if line and not line.startswith("#")]
-    assert render(diff(two_services(), {})).splitlines() == lines
+    assert render(diff(two_services(), {}), OURS).splitlines() == lines
 
 
 def test_without_services_there_are_the_constant_rules_and_three_empty_trees():
@@ -130,7 +131,7 @@ def test_a_frontend_of_the_other_family_is_left_out():
 )
 def test_a_name_that_kubernetes_would_not_allow_stays_out_of_the_ruleset(service, port_name):
     objects = planned(frontend(service, port_name), frontend(service, port_name, "10.96.0.2", endpoints=()))
-    text = render(diff(objects, {}))
+    text = render(diff(objects, {}), OURS)
     assert "comment" not in text
     assert text.isascii()
     assert len(service_chains(objects)) == 1
@@ -139,7 +140,9 @@ def test_a_name_that_kubernetes_would_not_allow_stays_out_of_the_ruleset(service
 
 def test_the_scope_of_an_ipv6_address_stays_out_of_the_ruleset():
     scoped = endpoint("fe80::1%\n-A INPUT", is_local=True)
-    text = render(diff(planned(frontend(address="fe80::2%x y", endpoints=(scoped,)), family=Family.V6, cidr=None), {}))
+    text = render(
+        diff(planned(frontend(address="fe80::2%x y", endpoints=(scoped,)), family=Family.V6, cidr=None), {}), OURS
+    )
     assert "%" not in text
     assert "-d fe80::2/128 " in text
 
@@ -226,7 +229,7 @@ def test_the_deltas_add_up_to_the_state_and_load(history, services):
     ruleset, state = Ruleset(), {}
     start = diff(planner.objects, state)
     start.apply_to(state)
-    ruleset.restore(render(start))
+    ruleset.restore(render(start, OURS))
     last = {}
     for step, batch in enumerate(history):
         service = step % services
@@ -234,7 +237,7 @@ def test_the_deltas_add_up_to_the_state_and_load(history, services):
         delta = Delta()
         planner.replace(ServiceName("default", f"s{service}"), last[service], delta)
         delta.apply_to(state)
-        ruleset.restore(render(delta))
+        ruleset.restore(render(delta, OURS))
     assert state == planner.objects == planned(*[one for batch in last.values() for one in batch])
     assert {key: tuple(rules) for key, rules in ruleset.chains.items() if rules or key in state} == state
     assert all(len(chain) <= MAX_NAME for _, chain in state)

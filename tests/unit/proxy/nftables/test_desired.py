@@ -4,9 +4,9 @@ from ipaddress import ip_address, ip_network
 
 from controlloop.delta import Delta
 from controlloop.family import Family
+from controlloop.nft.state import Key
 from proxy.frontends import Balance, Endpoint, Frontend, Protocol, ServiceName, ServicePortName
 from proxy.nftables.desired import NftablesPlanner
-from proxy.nftables.state import Key
 
 CIDR = ip_network("10.244.0.0/16")
 

@@ -8,18 +8,18 @@ from collections.abc import Iterator, Mapping
 
 from controlloop.delta import Delta
 from controlloop.family import Family
-from proxy.nftables.state import TABLE, Chain, Container, Key, Rule, Value
+from controlloop.nft.state import Chain, Container, Key, Rule, Value
 
 
-def transaction(family: Family, delta: Delta[Key, Value]) -> str:
-    """The input for `nft -f -`.
+def transaction(family: Family, name: str, delta: Delta[Key, Value]) -> str:
+    """The input for `nft -f -` that changes the table `name`.
 
-    A container can be neither changed nor removed while rules look into it: when one has to come, the table is
-    replaced whole, and `delta.put` must hold all of it (the kernel's `dump` sees to that).
+    A container can be neither changed nor removed while rules look into it, and a base chain keeps its hook: when one
+    has to come, the table is replaced whole, and `delta.put` must hold all of it (the kernel's `dump` sees to that).
     """
-    table = f"{family.nft} {TABLE}"
+    table = f"{family.nft} {name}"
     lines = [f"add table {table}"]
-    if any(isinstance(value, Container) for value in delta.put.values()):
+    if any(is_new_skeleton(key, value, delta) for key, value in delta.put.items()):
         lines += [f"delete table {table}", f"add table {table}"]
     lines += elements("delete", table, delta.drop)
     lines += container_lines(table, delta.put)
@@ -27,6 +27,13 @@ def transaction(family: Family, delta: Delta[Key, Value]) -> str:
     lines += elements("add", table, delta.put)
     lines += removal_lines(table, delta)
     return "\n".join(lines) + "\n"
+
+
+def is_new_skeleton(key: Key, value: Value, delta: Delta[Key, Value]) -> bool:
+    """A container, or a base chain that is not there yet."""
+    if isinstance(value, Chain):
+        return value.hook is not None and key not in delta.drop
+    return isinstance(value, Container)
 
 
 def container_lines(table: str, put: Mapping[Key, Value]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What our table can hold, as values.
+"""What a table of ours can hold, as values.
 
 Pure. The table is ours alone; its state is a mapping from `Key` to the object's value. nft 1.0.6 prints some rules
 without words that it needs to read them back, so a rule is never compared as text: each carries a comment that ends
@@ -8,8 +8,6 @@ in a digest of the text it was written from, and that is what a listing is compa
 import hashlib
 from dataclasses import dataclass, field
 from typing import NamedTuple
-
-TABLE = "netproxy"
 
 
 class Key(NamedTuple):

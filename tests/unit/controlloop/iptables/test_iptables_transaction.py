@@ -5,8 +5,11 @@ from hypothesis import strategies as st
 from iptables_ruleset import Ruleset
 
 from controlloop.delta import Delta, diff
-from proxy.iptables.diff import render
-from proxy.iptables.listing import parse
+from controlloop.iptables.chains import Owned
+from controlloop.iptables.listing import parse
+from controlloop.iptables.transaction import render
+
+OURS = Owned(("NETPROXY-",))
 
 # Chains in layers, each of which may jump to the next; the last entry of a layer's rule names no chain.
 LAYERS = (
@@ -39,48 +42,48 @@ def loaded(state):
     ruleset = Ruleset()
     ruleset.append("nat", "OUTPUT", FOREIGN)
     ruleset.append("filter", "INPUT", FOREIGN)
-    ruleset.restore(render(Delta(put=state)))
+    ruleset.restore(render(Delta(put=state), OURS))
     return ruleset
 
 
 @given(states())
 def test_what_is_rendered_and_printed_is_parsed_back(state):
-    assert parse(loaded(state).save()) == state
+    assert parse(loaded(state).save(), OURS) == state
 
 
 @given(states(), states())
 def test_the_difference_leads_from_any_state_to_any_other(actual, desired):
     """The stand-in refuses a jump to an unknown chain and the deletion of one in use, as the kernel does."""
     ruleset = loaded(actual)
-    ruleset.restore(render(diff(desired, actual)))
-    assert parse(ruleset.save()) == desired
+    ruleset.restore(render(diff(desired, actual), OURS))
+    assert parse(ruleset.save(), OURS) == desired
     assert FOREIGN in ruleset.chains["nat", "OUTPUT"]
     assert FOREIGN in ruleset.chains["filter", "INPUT"]
 
 
 def test_nothing_to_change_is_no_input():
-    assert render(Delta()) == ""
+    assert render(Delta(), OURS) == ""
 
 
 def test_a_table_without_changes_is_not_opened():
-    assert "*filter" not in render(Delta(put={("nat", "NETPROXY-SERVICES"): ()}))
+    assert "*filter" not in render(Delta(put={("nat", "NETPROXY-SERVICES"): ()}), OURS)
 
 
 def test_jumps_go_to_the_head_of_a_foreign_chain():
-    text = render(Delta(put={("nat", "OUTPUT"): ("-j NETPROXY-A", "-j NETPROXY-B")}))
+    text = render(Delta(put={("nat", "OUTPUT"): ("-j NETPROXY-A", "-j NETPROXY-B")}), OURS)
     assert text == "*nat\n-I OUTPUT -j NETPROXY-B\n-I OUTPUT -j NETPROXY-A\nCOMMIT\n"
 
 
 def test_the_same_change_prints_the_same_text():
     rules = {("nat", f"NETPROXY-SVC-{number}"): ("-j RETURN",) for number in range(20)}
     shuffled = dict(random.sample(list(rules.items()), len(rules)))
-    assert render(Delta(put=rules)) == render(Delta(put=shuffled))
+    assert render(Delta(put=rules), OURS) == render(Delta(put=shuffled), OURS)
 
 
 def test_chains_come_by_descending_name():
     """iptables-nft-restore then finds each name at the head of its list."""
     rules = {("nat", f"NETPROXY-SVC-{number}"): () for number in range(3)}
-    assert render(Delta(put=rules)).split() == [
+    assert render(Delta(put=rules), OURS).split() == [
         "*nat",
         *(word for number in (2, 1, 0) for word in (f":NETPROXY-SVC-{number}", "-", "[0:0]")),
         "COMMIT",

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from proxy.nftables.state import Chain, Container, Hook, Key, Rule, Value
+from controlloop.nft.state import Chain, Container, Hook, Key, Rule, Value
 
 
 def parse(listing: bytes) -> dict[Key, Value]:

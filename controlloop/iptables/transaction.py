@@ -8,29 +8,29 @@ mentioned, so under iptables-nft they keep their counters and the position of th
 from collections.abc import Iterator, Mapping
 
 from controlloop.delta import Delta
-from proxy.iptables.chains import Key, Rules, is_ours
+from controlloop.iptables.chains import Key, Owned, Rules
 
 TABLES = ("nat", "filter")
 """nat first: a frontend's first endpoint is reached without waiting for the end of its rejection."""
 
 
-def render(delta: Delta[Key, Rules]) -> str:
+def render(delta: Delta[Key, Rules], owned: Owned) -> str:
     """One transaction for each table with changes; empty without any."""
-    return "".join(line + "\n" for table in TABLES for line in _transaction(table, delta))
+    return "".join(line + "\n" for table in TABLES for line in _transaction(table, delta, owned))
 
 
-def _transaction(table: str, delta: Delta[Key, Rules]) -> Iterator[str]:
+def _transaction(table: str, delta: Delta[Key, Rules], owned: Owned) -> Iterator[str]:
     keys = sorted((key for key in delta.put.keys() | delta.drop.keys() if key[0] == table), reverse=True)
     if not keys:
         return
-    ours = [key for key in keys if is_ours(key[1])]
+    ours = [key for key in keys if owned.is_ours(key[1])]
     yield f"*{table}"
     for key in _targets_first(ours, delta.put):
         yield f":{key[1]} - [0:0]"
         yield from (f"-A {key[1]} {rule}" for rule in delta.put.get(key, ()))
     for key in keys:
-        if not is_ours(key[1]):
-            yield from _jumps(key, delta)
+        if not owned.is_ours(key[1]):
+            yield from _jumps(key, delta, at_head=owned.jumps_first)
     for key in ours:
         if key not in delta.put:
             yield f"-X {key[1]}"
@@ -54,7 +54,11 @@ def _targets_first(keys: list[Key], put: Mapping[Key, Rules]) -> list[Key]:
     return sorted(keys, key=depth)
 
 
-def _jumps(key: Key, delta: Delta[Key, Rules]) -> Iterator[str]:
-    """Ours go to the head of the chain, as kube-proxy's do: an earlier ACCEPT of somebody else would hide them."""
+def _jumps(key: Key, delta: Delta[Key, Rules], *, at_head: bool) -> Iterator[str]:
+    """What stands where we put it keeps the order of our rules: at the head the last one goes in first."""
+    wanted = delta.put.get(key, ())
     yield from (f"-D {key[1]} {rule}" for rule in delta.drop.get(key, ()))
-    yield from (f"-I {key[1]} {rule}" for rule in reversed(delta.put.get(key, ())))
+    if at_head:
+        yield from (f"-I {key[1]} {rule}" for rule in reversed(wanted))
+    else:
+        yield from (f"-A {key[1]} {rule}" for rule in wanted)

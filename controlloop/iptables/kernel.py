@@ -1,0 +1,84 @@
+"""Reads and writes the rules of one family through the programs of the iptables variant that the host uses.
+
+The two variants keep separate rulesets that both see every packet; rules written with one are invisible to the
+other. So the variant is part of a program's name here, and never left to /etc/alternatives.
+
+- nft: a transaction replaces only the chains that it names. Any user with CAP_NET_ADMIN may write.
+- legacy: the kernel swaps the whole table at each change, which starts every round robin anew. Needs CAP_NET_RAW
+  too, and write access to /run/xtables.lock or to the file that XTABLES_LOCKFILE names.
+"""
+
+import asyncio
+import re
+from collections.abc import Mapping
+from enum import Enum
+
+from controlloop.command import CommandError, run
+from controlloop.delta import Delta
+from controlloop.family import Family
+from controlloop.iptables.chains import Key, Owned, Rules
+from controlloop.iptables.listing import parse
+from controlloop.iptables.transaction import TABLES, render
+
+LOCK_WAIT_S = 5
+_BAD_LINE = re.compile(r"line:? (\d+)")
+
+
+class Variant(Enum):
+    NFT = "nft"
+    LEGACY = "legacy"
+
+
+def _program(family: Family) -> str:
+    return "iptables" if family is Family.V4 else "ip6tables"
+
+
+async def detect_variant(family: Family) -> Variant:
+    """What the host's `iptables` is. Before 1.8 there was only legacy, which did not say so."""
+    version = await run([_program(family), "--version"])
+    return Variant.NFT if b"(nf_tables)" in version else Variant.LEGACY
+
+
+class IptablesChains:
+    """The owned chains of one family, in the network namespace of this process. Without a variant: the host's."""
+
+    def __init__(self, family: Family, owned: Owned, variant: Variant | None = None) -> None:
+        self._owned = owned
+        self._family = family
+        self._variant = variant
+
+    async def _program(self, action: str) -> str:
+        if self._variant is None:
+            self._variant = await detect_variant(self._family)
+        return f"{_program(self._family)}-{self._variant.value}-{action}"
+
+    async def dump(self) -> Mapping[Key, Rules]:
+        """CommandError when a table cannot be read, for instance one in which nft put what iptables cannot say."""
+        program = await self._program("save")
+        # Each table is named: only root may read the list of tables in /proc/net.
+        tables = await asyncio.gather(*(run([program, "-t", table]) for table in TABLES))
+        return parse(b"".join(tables).decode(errors="replace"), self._owned)
+
+    async def apply(self, delta: Delta[Key, Rules]) -> None:
+        """CommandError with the refused line. That table is unchanged then; an earlier one has its changes."""
+        text = render(delta, self._owned)
+        if not text:
+            return
+        program = await self._program("restore")
+        try:
+            await run([program, "--noflush", "--wait", str(LOCK_WAIT_S)], text.encode())
+        except CommandError as error:
+            raise CommandError(error.argv, error.returncode, _with_line(error.stderr, text)) from error
+
+    async def cleanup(self) -> None:
+        await self.apply(Delta(drop=dict(await self.dump())))
+
+
+def _with_line(stderr: str, text: str) -> str:
+    """iptables-restore tells the number of a line that nobody has; say what it was."""
+    message = " ".join(stderr.split())
+    found = _BAD_LINE.search(message)
+    lines = text.split("\n")
+    if found is None or not 0 < int(found[1]) <= len(lines):
+        return message
+    return f"{message}; the line is: {lines[int(found[1]) - 1]}"
