@@ -1,10 +1,9 @@
-"""What the sync engine asks of a way to program rules; nftables/ and iptables/ are the two answers."""
+"""What is asked of a way to turn frontends into rules; nftables/ and iptables/ are the two answers."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from controlloop.delta import Delta
-from controlloop.reconcile import Kernel
 from proxy.frontends import Frontend, ServiceName
 
 K = TypeVar("K", bound=Hashable)
@@ -21,10 +20,4 @@ class Planner(Protocol[K, V]):
 
     def replace(self, service: ServiceName, frontends: Sequence[Frontend], delta: Delta[K, V]) -> None:
         """Let these be all frontends of a Service from now on; record in `delta` which objects that changes."""
-        ...
-
-
-class Backend(Kernel[K, V], Protocol[K, V]):
-    async def cleanup(self) -> None:
-        """Remove all that is ours, and nothing else. Nothing there is success."""
         ...

@@ -23,7 +23,7 @@ from proxy.nftables.kernel import NftablesBackend
 from proxy.sources import Source
 from proxy.sources.etcd import EtcdSource
 from proxy.sources.files import FilesSource
-from proxy.sync import SyncEngine
+from proxy.sync import ServiceSync
 from proxy.tracker import Tracker
 
 log = Log("netproxy")
@@ -36,16 +36,16 @@ def families() -> list[Family]:
     return [family for family in Family if family is Family.V4 or Path("/proc/net/if_inet6").exists()]
 
 
-def engines(settings: Settings) -> list[SyncEngine[Any, Any]]:
+def engines(settings: Settings) -> list[ServiceSync[Any, Any]]:
     """One engine for each family, in the mode that was asked for. `Any`: the two modes have objects of their own."""
-    made: list[SyncEngine[Any, Any]] = []
+    made: list[ServiceSync[Any, Any]] = []
     for family in families():
         cidr = settings.cluster_cidrs.get(family)
         name = f"{settings.mode.value}-{family.nft}"
         if settings.mode is ProxyMode.NFTABLES:
-            made.append(SyncEngine(name, NftablesPlanner(family, cidr), NftablesBackend(family)))
+            made.append(ServiceSync(name, NftablesPlanner(family, cidr), NftablesBackend(family)))
         else:
-            made.append(SyncEngine(name, IptablesPlanner(family, cidr), IptablesBackend(family)))
+            made.append(ServiceSync(name, IptablesPlanner(family, cidr), IptablesBackend(family)))
     return made
 
 

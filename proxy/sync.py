@@ -1,89 +1,22 @@
-"""Brings the rules of one family in line with the frontends: incrementally when it can, wholly when it must."""
+"""Brings the rules of one family in line with the frontends."""
 
-import time
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TypeVar
 
-from controlloop.delta import Delta
-from controlloop.logs import Log
-from controlloop.reconcile import reconcile
-from proxy.backend import Backend, Planner
+from controlloop.sync import Backend, SyncEngine
+from proxy.backend import Planner
 from proxy.frontends import Frontend, ServiceName
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-log = Log("netproxy.sync")
 
-
-@dataclass(slots=True)
-class SyncStats:
-    """What `netctl status` shows of one family."""
-
-    syncs: int = 0
-    failures: int = 0
-    repairs: int = 0
-    """Objects found different from what we had written, and put right."""
-    last_sync: float = 0.0
-    """Unix time of the last sync that succeeded; 0: never."""
-    last_duration_s: float = 0.0
-
-
-class SyncEngine(Generic[K, V]):
-    """One planner and one backend. Whoever calls `sync` is the only writer, so nothing is locked."""
-
+class ServiceSync(SyncEngine[K, V]):
     def __init__(self, name: str, planner: Planner[K, V], backend: Backend[K, V]) -> None:
-        self.name = name
-        self.stats = SyncStats()
+        super().__init__(name, lambda: planner.objects, backend)
         self._planner = planner
-        self._backend = backend
-        self._pending: Delta[K, V] = Delta()
-        self._stale = False
-
-    @property
-    def in_kernel(self) -> bool:
-        """Whether the last attempt to write succeeded, and there was one."""
-        return self.stats.last_sync > 0 and not self._stale
 
     def plan(self, changed: Iterable[tuple[ServiceName, tuple[Frontend, ...]]]) -> None:
         """Note what the frontends of these services are now; `sync` writes it."""
         for service, frontends in changed:
-            self._planner.replace(service, frontends, self._pending)
-
-    async def sync(self, *, resync: bool) -> None:
-        """Write what was planned since the last sync; with `resync`, whatever else differs as well.
-
-        After a failure the kernel's state is unknown, so the next sync reads it back, whatever it is asked for.
-        """
-        started = time.monotonic()
-        delta, self._pending = self._pending, Delta()
-        try:
-            changes = await self._write(delta, resync=resync or self._stale)
-        except BaseException:
-            self._stale = True
-            self.stats.failures += 1
-            raise
-        self._stale = False
-        self._succeeded(time.monotonic() - started, changes)
-
-    async def _write(self, delta: Delta[K, V], *, resync: bool) -> int:
-        if not resync:
-            if delta:
-                await self._backend.apply(delta)
-            return len(delta)
-        report = await reconcile(lambda: self._planner.objects, self._backend)
-        if self.stats.syncs and not delta:
-            self.stats.repairs += len(report.delta)
-        return len(report.delta)
-
-    def _succeeded(self, took_s: float, changes: int) -> None:
-        first = not self.stats.syncs
-        self.stats.syncs += 1
-        self.stats.last_sync = time.time()
-        self.stats.last_duration_s = took_s
-        if changes or first:
-            log.info("synced", rules=self.name, changes=changes, took_ms=round(took_s * 1000, 1))
-
-    async def cleanup(self) -> None:
-        await self._backend.cleanup()
+            self._planner.replace(service, frontends, self.pending)
