@@ -6,7 +6,7 @@ Argument lists, absolute paths, a clean environment, no shell. A failure carries
 import asyncio
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 SEARCH_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 PASSED_ON = ("XTABLES_LOCKFILE", "XTABLES_LIBDIR")
@@ -36,8 +36,10 @@ def clean_environment() -> dict[str, str]:
     return {"PATH": SEARCH_PATH, "LC_ALL": "C.UTF-8", **kept}
 
 
-async def run(argv: Sequence[str], stdin: bytes = b"") -> bytes:
+async def run(argv: Sequence[str], stdin: bytes = b"", *, environment: Mapping[str, str] | None = None) -> bytes:
     """Run one program to its end and give back its stdout; CommandError when it fails.
+
+    `environment` is added to the clean one.
 
     When the caller is cancelled the program is ended too: an unsupervised writer must not outlive its daemon.
     """
@@ -47,7 +49,7 @@ async def run(argv: Sequence[str], stdin: bytes = b"") -> bytes:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env=clean_environment(),
+        env={**clean_environment(), **(environment or {})},
     )
     try:
         stdout, stderr = await process.communicate(stdin)

@@ -1,0 +1,485 @@
+"""The client against an API server that speaks HTTP on a socket: what it reads, and what it makes of each failure."""
+
+import asyncio
+import base64
+import shutil
+import ssl
+import subprocess
+from contextlib import aclosing
+from pathlib import Path
+
+import msgspec
+import pytest
+from apiserver import Fault, node, running_apiserver
+
+from controlloop.errors import CompactedError, OperatorError, UnavailableError
+from controlloop.kubernetes.access import Access
+from controlloop.kubernetes.answers import DeniedError, NotFoundError
+from controlloop.kubernetes.client import ApiClient
+from controlloop.kubernetes.connection import Server
+from controlloop.kubernetes.credentials import Plugin, Stored
+from controlloop.kubernetes.decode import Moved, Name, Put, Removed, Unreadable
+from controlloop.kubernetes.kubeconfig import load_access
+from controlloop.kubernetes.resources import ENDPOINT_SLICES, NODES, SERVICES
+
+
+class Meta(msgspec.Struct):
+    annotations: dict[str, str] = {}
+
+
+class Annotated(msgspec.Struct):
+    metadata: Meta
+
+
+class Spec(msgspec.Struct):
+    clusterIP: str = ""  # noqa: N815 - the API's name
+
+
+class Service(msgspec.Struct):
+    spec: Spec
+
+
+@pytest.fixture
+async def server():
+    async with running_apiserver() as made:
+        yield made
+
+
+def client_of(server, credentials=None, **options):
+    access = Access(Server("127.0.0.1", server.port, tls=False), credentials or Stored())
+    return ApiClient(access, **{"timeout_s": 5.0, "page": 3, **options})
+
+
+@pytest.fixture
+def client(server):
+    return client_of(server)
+
+
+class Watching:
+    """A watch whose next change is awaited with a deadline."""
+
+    def __init__(self, changes):
+        self.changes = changes
+
+    async def next(self):
+        async with asyncio.timeout(10):
+            return await anext(self.changes)
+
+
+async def watching(client, server, after=None, collection=NODES):
+    return Watching(client.watch(collection, Annotated, str(server.revision) if after is None else after))
+
+
+async def begun(server, watches=1):
+    async with asyncio.timeout(10):
+        await server.asked("watch", watches)
+
+
+# -- reading --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_list_comes_in_pages_of_one_revision(server, client):
+    for number in range(8):
+        server.put("nodes", node(f"node-{number}"))
+    listing = await client.list(NODES, Annotated)
+    assert [str(found.name) for found in listing.objects] == [f"node-{number}" for number in range(8)]
+    assert listing.revision == str(server.revision)
+    assert [seen.query["limit"] for seen in server.requests("list")] == ["3", "3", "3"]
+
+
+async def test_an_empty_list_is_a_list(client):
+    listing = await client.list(ENDPOINT_SLICES, Annotated)
+    assert (listing.objects, listing.unreadable) == ((), ())
+
+
+async def test_only_what_the_struct_names_is_kept(server, client):
+    server.put("nodes", node("a", annotations={"x": "1"}))
+    (found,) = (await client.list(NODES, msgspec.Raw)).objects
+    assert b"managedFields" in bytes(found.content)
+    assert await client.get(NODES, "a", Annotated) == Put("2", Name("", "a"), Annotated(Meta({"x": "1"})))
+
+
+async def test_an_object_that_does_not_fit_is_named_and_the_others_are_read(server, client):
+    server.put("services", {"metadata": {"name": "bad", "namespace": "x"}, "spec": {"clusterIP": 7}})
+    server.put("services", {"metadata": {"name": "good", "namespace": "x"}, "spec": {"clusterIP": "10.0.0.1"}})
+    listing = await client.list(SERVICES, Service)
+    assert [str(found.name) for found in listing.objects] == ["x/good"]
+    (bad,) = listing.unreadable
+    assert (str(bad.name), bad.reason) == ("x/bad", "Expected `str`, got `int` - at `$.spec.clusterIP`")
+
+
+async def test_selectors_reach_the_server(server, client):
+    headless = {"metadata": {"name": "a", "namespace": "x"}, "spec": {"clusterIP": "None"}}
+    foreign = {
+        "metadata": {"name": "b", "namespace": "x", "labels": {"p/q": "other"}},
+        "spec": {"clusterIP": "10.0.0.1"},
+    }
+    server.put("services", headless)
+    server.put("services", foreign)
+    server.put("services", {"metadata": {"name": "c", "namespace": "x"}, "spec": {"clusterIP": "10.0.0.2"}})
+    chosen = SERVICES.where(labels="!p/q", fields="spec.clusterIP!=None")
+    assert [str(found.name) for found in (await client.list(chosen, Service)).objects] == ["x/c"]
+
+
+async def test_a_listing_whose_pages_expire_is_begun_anew(server, client):
+    for number in range(5):
+        server.put("nodes", node(f"node-{number}"))
+    server.faults.append(Fault("list", insert=b'{"metadata":{"continue":"a token of long ago"}}'))
+    listing = await client.list(NODES, Annotated)
+    assert len(listing.objects) == 5
+    assert len(server.requests("list")) == 4
+
+
+async def test_a_listing_that_expires_for_ever_is_an_outage(server, client):
+    server.faults += [Fault("list", status=410)] * 3
+    with pytest.raises(UnavailableError, match="list nodes: expired 3 times in a row"):
+        await client.list(NODES, Annotated)
+
+
+async def test_an_object_that_is_not_there_is_not_found(client):
+    with pytest.raises(NotFoundError, match='get nodes a: 404 nodes "a" not found'):
+        await client.get(NODES, "a", Annotated)
+
+
+async def test_a_patch_merges_and_gives_back_what_is(server, client):
+    server.put("nodes", node("a", annotations={"keep": "1", "old": "2"}))
+    change = {"metadata": {"annotations": {"old": None, "new": "3"}}}
+    patched = await client.patch(NODES, "a", change, Annotated, subresource="status")
+    assert patched.content.metadata.annotations == {"keep": "1", "new": "3"}
+    assert patched.revision == str(server.revision)
+    assert server.requests("patch")[0].subresource == "status"
+
+
+# -- watch ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_watch_tells_what_is_put_and_removed(server, client):
+    watch = await watching(client, server)
+    server.put("nodes", node("a", annotations={"x": "1"}))
+    server.annotate("a", x="2")
+    server.delete("nodes", "a")
+    assert await watch.next() == Put("2", Name("", "a"), Annotated(Meta({"x": "1"})))
+    assert await watch.next() == Put("3", Name("", "a"), Annotated(Meta({"x": "2"})))
+    assert await watch.next() == Removed("4", Name("", "a"))
+
+
+async def test_a_watch_catches_up_from_its_revision(server, client):
+    for number in range(4):
+        server.put("nodes", node(f"node-{number}"))
+    watch = await watching(client, server, "3")
+    assert [str((await watch.next()).name) for _ in range(2)] == ["node-2", "node-3"]
+
+
+async def test_an_unreadable_object_in_a_watch_is_named(server, client):
+    changes = Watching(client.watch(SERVICES, Service, "1"))
+    server.put("services", {"metadata": {"name": "bad", "namespace": "x"}, "spec": {"clusterIP": 7}})
+    change = await changes.next()
+    assert isinstance(change, Unreadable)
+    assert str(change.name) == "x/bad"
+
+
+async def test_a_bookmark_moves_the_revision_so_that_a_compaction_does_no_harm(server, client):
+    watch = await watching(client, server, "1")
+    asked = asyncio.ensure_future(watch.next())
+    await begun(server)
+    server.put("services", {"metadata": {"name": "other", "namespace": "x"}, "spec": {}})
+    server.bookmark()
+    assert await asked == Moved("2")
+    server.compact()
+    server.end_watches()
+    asked = asyncio.ensure_future(watch.next())
+    await begun(server, 2)
+    server.put("nodes", node("a"))
+    assert (await asked).name == Name("", "a")
+    assert [seen.query["resourceVersion"] for seen in server.requests("watch")] == ["1", "2"]
+
+
+async def test_a_watch_that_ends_without_a_word_is_unavailable(server, client):
+    watch = await watching(client, server)
+    asked = asyncio.ensure_future(watch.next())
+    await begun(server)
+    server.end_watches()
+    with pytest.raises(UnavailableError, match="watch nodes: the server ended it without a word"):
+        await asked
+
+
+async def test_a_revision_that_is_compacted_says_so_as_status(server, client):
+    server.put("nodes", node("a"))
+    server.compact()
+    with pytest.raises(CompactedError, match="too old resource version"):
+        await (await watching(client, server, "1")).next()
+
+
+async def test_a_revision_that_is_compacted_says_so_as_event(server, client):
+    error = b'{"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired","message":"too old"}}\n'
+    server.faults.append(Fault("watch", insert=error))
+    with pytest.raises(CompactedError, match="watch nodes: 410 too old"):
+        await (await watching(client, server)).next()
+
+
+async def test_a_store_that_went_back_says_so(server, client):
+    server.faults.append(Fault("watch", insert=b'{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"7"}}}\n'))
+    with pytest.raises(CompactedError, match="the store went back from revision 90 to 7"):
+        await (await watching(client, server, "90")).next()
+
+
+# -- failures -------------------------------------------------------------------------------------------------------
+
+STREAM = b'{"type":"ADDED","object":{"metadata":{"name":"a","resourceVersion":"9"}}}\n'
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (Fault("watch", drop_after=0), "before an answer|broken answer"),
+        (Fault("watch", drop_after=20), "broken answer"),
+        (Fault("watch", insert=b"not json\n"), "watch nodes: no event"),
+        (Fault("watch", insert=b'{"type":"ADDED","object":[]}\n'), "no object"),
+        (Fault("watch", insert=b'{"type":"ADDED"}\n'), "watch nodes: no event"),
+        (Fault("watch", insert=b'{"type":"DELETED","object":3}\n'), "watch nodes: no event"),
+        (Fault("watch", insert=b'{"type":"ERROR","object":{"code":500,"message":"etcd"}}\n'), "watch nodes: 500 etcd"),
+        (Fault("watch", insert=b'{"type":"ERROR","object":3}\n'), "an error event that cannot be read"),
+        (Fault("watch", status=500), "watch nodes: 500 a fault"),
+        (Fault("watch", status=429), "watch nodes: 429 a fault"),
+    ],
+)
+async def test_a_watch_that_fails_is_unavailable_with_the_reason(server, client, fault, reason):
+    server.faults.append(fault)
+    with pytest.raises(UnavailableError, match=reason):
+        await (await watching(client, server)).next()
+
+
+async def test_half_an_object_is_not_taken_for_one(server, client):
+    """Wherever the connection is cut: first what came whole, then the reason; never anything else."""
+    head = len(b"HTTP/1.1 200 \r\nTransfer-Encoding: chunked\r\n\r\n")
+    for cut in range(head, head + len(STREAM) + 6, 7):
+        server.faults.append(Fault("watch", insert=STREAM, drop_after=cut))
+        with pytest.raises(UnavailableError):
+            await (await watching(client, server)).next()
+
+
+async def test_a_watch_that_ends_amid_an_event_is_unavailable(server, client):
+    server.faults.append(Fault("watch", insert=STREAM[:30]))
+    watch = await watching(client, server)
+    asked = asyncio.ensure_future(watch.next())
+    await begun(server)
+    server.end_watches()
+    with pytest.raises(UnavailableError, match="watch nodes: ended in the middle of an event"):
+        await asked
+
+
+async def test_a_connection_that_is_reset_is_unavailable(server, client):
+    watch = await watching(client, server)
+    asked = asyncio.ensure_future(watch.next())
+    await begun(server)
+    server.drop_connections()
+    with pytest.raises(UnavailableError):
+        await asked
+
+
+@pytest.mark.parametrize("cut", [0, 10, 60, 200])
+async def test_a_list_that_is_cut_is_unavailable(server, client, cut):
+    server.put("nodes", node("a"))
+    server.faults.append(Fault("list", drop_after=cut))
+    with pytest.raises(UnavailableError, match=f"http://127.0.0.1:{server.port}: "):
+        await client.list(NODES, Annotated)
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"metadata":{},"items":[', b'{"metadata":{},"items":[3]}'])
+async def test_a_list_of_garbage_is_unavailable(server, client, body):
+    server.faults.append(Fault("list", insert=body or b" "))
+    with pytest.raises(UnavailableError, match="the API server's answer is no"):
+        await client.list(NODES, Annotated)
+
+
+async def test_a_server_that_says_nothing_is_unavailable(server):
+    server.faults += [Fault("list", hang=True), Fault("watch", hang=True)]
+    client = client_of(server, timeout_s=0.2)
+    with pytest.raises(UnavailableError, match="no answer in time"):
+        await client.list(NODES, Annotated)
+    with pytest.raises(UnavailableError, match="no answer in time"):
+        await (await watching(client, server)).next()
+
+
+async def test_nobody_at_the_address_is_unavailable(server):
+    async with running_apiserver() as gone:
+        client = client_of(gone)
+    with pytest.raises(UnavailableError, match=f"http://127.0.0.1:{gone.port}: "):
+        await client.list(NODES, Annotated)
+
+
+async def test_a_server_that_is_overloaded_is_left_alone_as_long_as_it_wants(server, client):
+    server.faults.append(Fault("list", status=429, headers=(("Retry-After", "1"),)))
+    loop = asyncio.get_running_loop()
+    with pytest.raises(UnavailableError):
+        await client.list(NODES, Annotated)
+    refused = loop.time()
+    await client.list(NODES, Annotated)
+    assert loop.time() - refused > 0.9
+
+
+async def test_what_is_forbidden_is_named(server, client):
+    server.forbidden = {("list", "nodes"), ("patch", "nodes/status")}
+    with pytest.raises(DeniedError, match=r"^list nodes: not permitted: .*cannot list resource"):
+        await client.list(NODES, Annotated)
+    server.put("nodes", node("a"))
+    with pytest.raises(DeniedError, match=r"^patch nodes/status a: not permitted: "):
+        await client.patch(NODES, "a", {}, Annotated, subresource="status")
+
+
+# -- who we are -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_token_that_is_renewed_on_disk_is_in_use_with_the_next_request(server, tmp_path):
+    file = tmp_path / "token"
+    file.write_text("one\n")
+    client = client_of(server, Stored(token=file))
+    server.accept_only("one")
+    await client.list(NODES, Annotated)
+    server.accept_only("two")
+    with pytest.raises(DeniedError, match="list nodes: the API server does not accept our credentials"):
+        await client.list(NODES, Annotated)
+    file.write_text("two\n")
+    await client.list(NODES, Annotated)
+
+
+async def test_a_token_file_that_is_gone_is_unavailable_and_comes_back(server, tmp_path):
+    client = client_of(server, Stored(token=tmp_path / "token"))
+    with pytest.raises(UnavailableError, match="token: No such file"):
+        await client.list(NODES, Annotated)
+    (tmp_path / "token").write_text("any")
+    await client.list(NODES, Annotated)
+
+
+async def test_a_plugin_is_asked_once_and_again_when_its_token_is_refused(server, tmp_path):
+    script = tmp_path / "plugin"
+    answer = '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"%s"}}'
+    script.write_text(
+        f'#!/bin/sh\necho run >>"$COUNT"\ncase "$KUBERNETES_EXEC_INFO" in *ExecCredential*) ;; *) exit 1;; esac\n'
+        f'printf \'{answer}\' "$(cat "$TOKEN")"\n'
+    )
+    script.chmod(0o700)
+    (tmp_path / "token").write_text("one")
+    environment = {"COUNT": str(tmp_path / "count"), "TOKEN": str(tmp_path / "token")}
+    client = client_of(server, Plugin([str(script)], environment, None))
+    server.accept_only("one")
+    await client.list(NODES, Annotated)
+    await client.list(NODES, Annotated)
+    assert (tmp_path / "count").read_text() == "run\n"
+    (tmp_path / "token").write_text("two")
+    server.accept_only("two")
+    await client.list(NODES, Annotated)
+    assert (tmp_path / "count").read_text() == "run\nrun\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("exit 3", "failed \\(exit 3\\)"),
+        ("echo nonsense", "no ExecCredential"),
+        ('echo \'{"apiVersion":"client.authentication.k8s.io/v1","status":{}}\'', "neither token nor certificate"),
+        ('echo \'{"apiVersion":"v0","status":{"token":"x"}}\'', "v0 is not client.authentication.k8s.io/v1"),
+    ],
+)
+async def test_a_plugin_that_fails_is_unavailable(server, tmp_path, text, reason):
+    script = tmp_path / "plugin"
+    script.write_text(f"#!/bin/sh\n{text}\n")
+    script.chmod(0o700)
+    with pytest.raises(UnavailableError, match=reason):
+        await client_of(server, Plugin([str(script)], {}, None)).list(NODES, Annotated)
+
+
+async def test_a_token_is_not_sent_in_the_clear_over_the_network():
+    client = ApiClient(Access(Server("192.0.2.1", 80, tls=False), Stored(token=b"secret")))
+    with pytest.raises(OperatorError, match=r"^http://192.0.2.1:80: a token is not sent over http; use https$"):
+        await client.list(NODES, Annotated)
+
+
+# -- TLS ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory):
+    """A CA, and a certificate for 127.0.0.1 and one for a client that it signed."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    directory: Path = tmp_path_factory.mktemp("certificates")
+
+    def openssl(*arguments):
+        subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True)
+
+    new = ("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-x509", "-days", "2")
+    openssl(*new, "-subj", "/CN=ca", "-keyout", "ca.key", "-out", "ca.crt")
+    for name, more in (("server", ("-addext", "subjectAltName=IP:127.0.0.1")), ("client", ())):
+        signed = ("-CA", "ca.crt", "-CAkey", "ca.key", "-addext", "basicConstraints=critical,CA:FALSE", *more)
+        openssl(*new, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.crt", *signed)
+    return directory
+
+
+@pytest.fixture
+async def tls_server(certificates):
+    """Lets in nobody without a client certificate."""
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificates / "ca.crt")
+    tls.load_cert_chain(certificates / "server.crt", certificates / "server.key")
+    tls.verify_mode = ssl.CERT_REQUIRED
+    async with running_apiserver(tls=tls) as made:
+        yield made
+
+
+def kubeconfig(path, server, cluster, user):
+    path.write_bytes(
+        msgspec.yaml.encode(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "current-context": "here",
+                "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
+                "clusters": [{"name": "c", "cluster": {"server": f"https://127.0.0.1:{server.port}", **cluster}}],
+                "users": [{"name": "u", "user": user}],
+            }
+        )
+    )
+    return ApiClient(load_access(str(path), ""), timeout_s=5.0)
+
+
+async def test_a_client_certificate_opens_the_door(tls_server, certificates):
+    tls_server.put("nodes", node("a"))
+    user = {"client-certificate": "client.crt", "client-key": "client.key"}
+    client = kubeconfig(certificates / "kubeconfig", tls_server, {"certificate-authority": "ca.crt"}, user)
+    assert len((await client.list(NODES, Annotated)).objects) == 1
+    async with aclosing(client.watch(NODES, Annotated, "1")) as changes:
+        assert (await anext(changes)).name == Name("", "a")
+
+
+async def test_certificates_may_stand_in_the_kubeconfig_itself(tls_server, certificates, tmp_path):
+    cluster = {"certificate-authority-data": (certificates / "ca.crt").read_bytes()}
+    user = {
+        "client-certificate-data": (certificates / "client.crt").read_bytes(),
+        "client-key-data": (certificates / "client.key").read_bytes(),
+    }
+    client = kubeconfig(tmp_path / "kubeconfig", tls_server, b64(cluster), b64(user))
+    assert (await client.list(NODES, Annotated)).objects == ()
+
+
+async def test_without_client_certificate_the_door_stays_shut(tls_server, certificates):
+    client = kubeconfig(certificates / "kubeconfig", tls_server, {"certificate-authority": "ca.crt"}, {})
+    with pytest.raises(UnavailableError):
+        await client.list(NODES, Annotated)
+
+
+async def test_a_server_that_is_not_who_it_should_be_is_refused(tls_server, certificates, tmp_path):
+    user = {
+        f"client-{what}": str(certificates / f"client.{end}") for what, end in (("certificate", "crt"), ("key", "key"))
+    }
+    stranger = kubeconfig(tmp_path / "kubeconfig", tls_server, {}, user)
+    with pytest.raises(UnavailableError, match="certificate not accepted"):
+        await stranger.list(NODES, Annotated)
+    named = {"certificate-authority": str(certificates / "ca.crt"), "tls-server-name": "other.example"}
+    with pytest.raises(UnavailableError, match=r"certificate not accepted: .*other\.example"):
+        await kubeconfig(tmp_path / "kubeconfig", tls_server, named, user).list(NODES, Annotated)
+    unchecked = kubeconfig(tmp_path / "kubeconfig", tls_server, {"insecure-skip-tls-verify": True}, user)
+    assert (await unchecked.list(NODES, Annotated)).objects == ()
+
+
+def b64(texts):
+    return {key: base64.b64encode(text).decode() for key, text in texts.items()}
