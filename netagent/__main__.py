@@ -1,67 +1,70 @@
 """netagent, the overlay agent of one node."""
 
-import logging
 import os
 import sys
-
-import click
+from collections.abc import Mapping, Sequence
 
 from controlloop import __version__
-from controlloop.daemon import run_daemon
-from controlloop.flags import run_command
-from controlloop.logs import configure
-from netagent.config import (
-    ETCD_ENDPOINTS,
-    ETCD_PREFIX,
-    SUBNET_FILE,
-    Settings,
-    parse_node_name,
-    parse_public_ip,
-    parse_subnet_file,
-    split_endpoints,
-)
+from controlloop.errors import EXIT_OPERATOR, OperatorError
+from controlloop.goflags import FlagValues, render_help
+from netagent.config import Settings, read_flags, settings_from
+from netagent.flags import GROUPS, USAGE
 
 
-@click.command()
-@click.option("--etcd-endpoints", metavar="URL[,URL]", default=ETCD_ENDPOINTS, show_default=True)
-@click.option("--etcd-prefix", metavar="KEY", default=ETCD_PREFIX, show_default=True)
-@click.option("--iface", metavar="NAME|IP", default="", help="Underlay. Default: the default route's interface.")
-@click.option("--public-ip", metavar="IP", default="", help="Where peers send to. Default: the underlay's address.")
-@click.option("--subnet-file", metavar="FILE", default=SUBNET_FILE, show_default=True)
-@click.option("--node-name", metavar="NAME", default=None, help="Default: the host's name.")
-@click.option("--cleanup", is_flag=True, help="Remove our devices, our routes and the subnet file, and exit.")
-@click.option("-v", "--verbose", is_flag=True, help="Log every step.")
-@click.version_option(__version__, prog_name="netagent")
-def netagent(*, node_name: str | None, cleanup: bool, verbose: bool, **flags: str) -> int:
-    """Lease a pod subnet for this node and connect it with those of all other nodes.
+def run(argv: Sequence[str], environment: Mapping[str, str]) -> int:
+    """The exit code: 2 when a flag, a variable or what it names is wrong, which one line on stderr says."""
+    try:
+        values = read_flags(argv, environment)
+        if values.is_on("help") or values.is_on("h"):
+            print(render_help(USAGE, GROUPS), end="")
+            return 0
+        if values.is_on("version"):
+            print(f"netagent, version {__version__}")
+            return 0
+        return act(values, settings_from(values, environment.get("NODE_NAME", "").strip() or os.uname().nodename))
+    except OperatorError as error:
+        print(f"netagent: {' '.join(str(error).split())}", file=sys.stderr)
+        return EXIT_OPERATOR
 
-    Routes outlive the daemon: stopping or killing it moves no packet. Only --cleanup removes them.
-    """
-    configure(verbose=verbose)
-    # Their debug lines are whole netlink messages and the states of a poller.
-    for library in ("grpc", "pyroute2"):
-        logging.getLogger(library).setLevel(logging.INFO)
-    settings = settings_from(os.uname().nodename if node_name is None else node_name, flags)
+
+def act(values: FlagValues, settings: Settings) -> int:
+    if values.text("install-cni") or values.text("install-cni-conf"):
+        return install(values.text("install-cni"), values.text("install-cni-conf"))
     # Heavy imports wait until the flags are known to be good, so that --help is quick.
+    from controlloop.daemon import run_daemon  # noqa: PLC0415
     from netagent import daemon  # noqa: PLC0415
 
-    body = daemon.cleanup if cleanup else daemon.serve
+    prepare_log(settings)
+    body = daemon.cleanup if values.is_on("cleanup") else daemon.serve
     return run_daemon("netagent", lambda: body(settings))
 
 
-def settings_from(node_name: str, flags: dict[str, str]) -> Settings:
-    return Settings(
-        node_name=parse_node_name(node_name),
-        etcd_endpoints=split_endpoints(flags["etcd_endpoints"]),
-        etcd_prefix=flags["etcd_prefix"],
-        iface=flags["iface"],
-        public_ip=parse_public_ip(flags["public_ip"]),
-        subnet_file=parse_subnet_file(flags["subnet_file"]),
-    )
+def install(plugin_folder: str, conflist: str) -> int:
+    from netagent.cni.install import install_conflist, install_plugin  # noqa: PLC0415 - not for --help
+
+    if plugin_folder:
+        install_plugin(plugin_folder)
+    # The plugin goes first: a runtime takes the network as usable as soon as the conflist is there.
+    if conflist:
+        install_conflist(conflist)
+    return 0
+
+
+def prepare_log(settings: Settings) -> None:
+    import logging  # noqa: PLC0415 - not for --help
+
+    from controlloop.logs import Log, configure  # noqa: PLC0415
+
+    configure(verbose=settings.debug)
+    # Their debug lines are whole netlink messages and the states of a poller.
+    for library in ("grpc", "pyroute2"):
+        logging.getLogger(library).setLevel(logging.INFO)
+    for flag, value in settings.ignored.items():
+        Log("netagent").debug("flag without effect", flag=f"--{flag}", value=value)
 
 
 def main() -> None:
-    sys.exit(run_command(netagent))
+    sys.exit(run(sys.argv[1:], os.environ))
 
 
 if __name__ == "__main__":

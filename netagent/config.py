@@ -1,57 +1,221 @@
-"""What netagent was told, checked. Pure; every error names the flag and the value. Names and defaults are flannel's."""
+"""What netagent was told, checked. Pure; every error names the flag or variable and the value.
 
-from dataclasses import dataclass
-from ipaddress import ip_address
+Names and defaults are flannel's (netagent.flags).
+"""
 
-from controlloop.errors import OperatorError
-from controlloop.family import Family, IPAddress
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
 
-ETCD_ENDPOINTS = "http://127.0.0.1:4001,http://127.0.0.1:2379"
-ETCD_PREFIX = "/coreos.com/network"
-SUBNET_FILE = "/run/flannel/subnet.env"
+from controlloop.family import Family, IPAddress, IPNetwork
+from controlloop.goflags import FlagValues, Given, parse_flags
+from netagent.flags import GROUPS, PREFIX
+
+MINUTES_PER_DAY = 1440
+MAX_RESYNC_S = 86_400
+DEBUG_LEVEL = 4
+"""klog's level for what only somebody who debugs wants to see (Kubernetes logging conventions)."""
+
+
+@dataclass(frozen=True, slots=True)
+class EtcdSettings:
+    endpoints: tuple[str, ...]
+    prefix: str
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+    username: str = ""
+    password: str = field(default="", repr=False)
+
+    @property
+    def config_key(self) -> str:
+        return f"{self.prefix.rstrip('/')}/config"
+
+
+@dataclass(frozen=True, slots=True)
+class KubernetesSettings:
+    api_url: str
+    kubeconfig_file: str
+    annotation_prefix: str
+    net_config_path: str
+    set_node_network_unavailable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceChoice:
+    """How to find the interface that carries the overlay: tried from top to bottom."""
+
+    names: tuple[str, ...] = ()
+    """Names or local addresses."""
+    patterns: tuple[re.Pattern[str], ...] = ()
+    can_reach: IPAddress | None = None
+    public_ip: Mapping[Family, IPAddress] = field(default_factory=dict)
+    """What peers are told; names the interface when nothing above is given."""
+
+    @property
+    def is_asked(self) -> bool:
+        return bool(self.names or self.patterns or self.can_reach)
+
+
+@dataclass(frozen=True, slots=True)
+class FirewallSettings:
+    ip_masq: bool
+    masq_exclude: tuple[IPNetwork, ...]
+    random_fully: bool
+    forward_rules: bool
+    resync_s: int
+    peer_filter: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     node_name: str
-    etcd_endpoints: tuple[str, ...]
-    etcd_prefix: str
-    iface: str
-    """Name or local address of the underlay interface; empty: the one of the default route."""
-    public_ip: IPAddress | None
+    etcd: EtcdSettings
+    kubernetes: KubernetesSettings | None
+    """None: leases are in etcd."""
+    interface: InterfaceChoice
+    firewall: FirewallSettings
     subnet_file: str
+    renew_margin_s: int
+    service_cidrs: tuple[IPNetwork, ...]
+    tx_checksum_off: bool
+    probe: bool
+    healthz_ip: IPAddress
+    healthz_port: int
+    """0: no TCP port."""
+    debug: bool
+    ignored: Mapping[str, str]
+    """Flags that were given and mean nothing to us, with their values."""
 
     @property
     def config_key(self) -> str:
-        return f"{self.etcd_prefix.rstrip('/')}/config"
+        return self.etcd.config_key
 
 
-def split_endpoints(text: str) -> tuple[str, ...]:
-    endpoints = tuple(part.strip() for part in text.split(",") if part.strip())
+def read_flags(argv: Sequence[str], environment: Mapping[str, str]) -> FlagValues:
+    return parse_flags(GROUPS, argv, environment, PREFIX)
+
+
+def settings_from(values: FlagValues, default_node_name: str) -> Settings:
+    if values.is_on("ip-blackhole-route"):
+        raise values.one("ip-blackhole-route").refused("not supported; a bridge on the node keeps its subnet's route")
+    return Settings(
+        node_name=parse_node_name(values.one("node-name"), default_node_name),
+        etcd=etcd_settings(values),
+        kubernetes=kubernetes_settings(values) if values.is_on("kube-subnet-mgr") else None,
+        interface=interface_choice(values),
+        firewall=firewall_settings(values),
+        subnet_file=parse_file(values.one("subnet-file")),
+        renew_margin_s=60 * values.number("subnet-lease-renew-margin", 1, MINUTES_PER_DAY - 1),
+        service_cidrs=parse_networks(values.many("service-cidr")),
+        tx_checksum_off=values.is_on("tx-checksum-off"),
+        probe=not values.is_on("no-probe"),
+        healthz_ip=parse_address(values.one("healthz-ip")),
+        healthz_port=values.number("healthz-port", 0, 65_535),
+        debug=values.number("v", -(2**31), 2**31 - 1) >= DEBUG_LEVEL,
+        ignored={name: text for name in ("vmodule", "log_backtrace_at") if (text := values.text(name))},
+    )
+
+
+def etcd_settings(values: FlagValues) -> EtcdSettings:
+    for present, missing in (("certfile", "keyfile"), ("keyfile", "certfile"), ("username", "password")):
+        if values.text(f"etcd-{present}") and not values.text(f"etcd-{missing}"):
+            raise values.one(f"etcd-{present}").refused(f"needs --etcd-{missing} as well")
+    return EtcdSettings(
+        endpoints=split_endpoints(values.one("etcd-endpoints")),
+        prefix=values.text("etcd-prefix"),
+        ca_file=values.text("etcd-cafile"),
+        cert_file=values.text("etcd-certfile"),
+        key_file=values.text("etcd-keyfile"),
+        username=values.text("etcd-username"),
+        password=values.text("etcd-password"),
+    )
+
+
+def kubernetes_settings(values: FlagValues) -> KubernetesSettings:
+    return KubernetesSettings(
+        api_url=values.text("kube-api-url"),
+        kubeconfig_file=values.text("kubeconfig-file"),
+        annotation_prefix=values.text("kube-annotation-prefix"),
+        net_config_path=parse_file(values.one("net-config-path")),
+        set_node_network_unavailable=values.is_on("set-node-network-unavailable"),
+    )
+
+
+def interface_choice(values: FlagValues) -> InterfaceChoice:
+    wanted = {Family.V4: values.one("public-ip"), Family.V6: values.one("public-ipv6")}
+    reach = values.one("iface-can-reach")
+    return InterfaceChoice(
+        names=tuple(given.text for given in values.many("iface") if given.text),
+        patterns=tuple(parse_pattern(given) for given in values.many("iface-regex") if given.text),
+        can_reach=parse_address(reach) if reach.text else None,
+        public_ip={family: parse_public_ip(given, family) for family, given in wanted.items() if given.text},
+    )
+
+
+def firewall_settings(values: FlagValues) -> FirewallSettings:
+    return FirewallSettings(
+        ip_masq=values.is_on("ip-masq"),
+        masq_exclude=parse_networks(values.many("ip-masq-exclude")),
+        random_fully=not values.is_on("ip-masq-fully-random-disable"),
+        forward_rules=values.is_on("iptables-forward-rules"),
+        resync_s=values.number("iptables-resync", 1, MAX_RESYNC_S),
+        peer_filter=not values.is_on("no-peer-filter"),
+    )
+
+
+def split_endpoints(given: Given) -> tuple[str, ...]:
+    endpoints = tuple(part.strip() for part in given.text.split(",") if part.strip())
     if not endpoints:
-        raise OperatorError(f'--etcd-endpoints "{text}": name at least one')
+        raise given.refused("name at least one")
     return endpoints
 
 
-def parse_public_ip(text: str) -> IPAddress | None:
-    if not text:
-        return None
+def parse_address(given: Given) -> IPAddress:
     try:
-        address = ip_address(text)
+        return ip_address(given.text)
+    except ValueError:
+        raise given.refused("not an IP address") from None
+
+
+def parse_public_ip(given: Given, family: Family) -> IPAddress:
+    try:
+        address = ip_address(given.text)
     except ValueError:
         address = None
-    if address is None or Family.of(address) is not Family.V4 or address.is_unspecified or address.is_multicast:
-        raise OperatorError(f"--public-ip {text}: not an IPv4 address that peers can send to")
+    if address is None or Family.of(address) is not family or address.is_unspecified or address.is_multicast:
+        raise given.refused(f"not an IPv{family.value} address that peers can send to")
     return address
 
 
-def parse_subnet_file(text: str) -> str:
-    if not text or text.endswith("/"):
-        raise OperatorError(f'--subnet-file "{text}": not a file')
-    return text
+def parse_networks(given: Iterable[Given]) -> tuple[IPNetwork, ...]:
+    """Host bits do not count, as for flannel's networks."""
+    found = []
+    for one in given:
+        for text in filter(None, (part.strip() for part in one.text.split(","))):
+            try:
+                found.append(ip_network(text, strict=False))
+            except ValueError:
+                raise Given(one.source, text).refused("not a network in CIDR form") from None
+    return tuple(found)
 
 
-def parse_node_name(text: str) -> str:
-    if not text.strip():
-        raise OperatorError(f'--node-name "{text}": a node needs a name')
-    return text.strip()
+def parse_pattern(given: Given) -> re.Pattern[str]:
+    try:
+        return re.compile(given.text)
+    except re.error as error:
+        raise given.refused(f"not a regular expression: {error}") from None
+
+
+def parse_file(given: Given) -> str:
+    if not given.text or given.text.endswith("/"):
+        raise given.refused("not a file")
+    return given.text
+
+
+def parse_node_name(given: Given, default: str) -> str:
+    name = given.text.strip() if given.text else default
+    if not name:
+        raise given.refused("a node needs a name")
+    return name

@@ -29,11 +29,11 @@ SOCKET = "netagent.sock"
 async def serve(settings: Settings) -> None:
     """Run until cancelled. Nothing is taken back at the end: pods keep their network while we are away."""
     status = Status(settings.node_name)
-    etcd = Etcd(settings.etcd_endpoints)
+    etcd = Etcd(settings.etcd.endpoints)
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(HealthServer(runtime_directory() / SOCKET, status.routes()).run())
-            tasks.create_task(work(settings, EtcdRegistry(etcd, settings.etcd_prefix), status))
+            tasks.create_task(work(settings, EtcdRegistry(etcd, settings.etcd.prefix), status))
     finally:
         await etcd.close()
 

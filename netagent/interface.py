@@ -1,96 +1,67 @@
-"""Which interface carries the overlay: the one that was asked for, or the one the default route leaves by."""
+"""Reads from the kernel what the choice of the underlay interface needs."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from ipaddress import ip_address
+import os
+from collections.abc import Collection, Iterable
+from ipaddress import ip_address, ip_network
 from typing import Any
 
-from pyroute2 import AsyncIPRoute
+from pyroute2 import AsyncIPRoute, NetlinkError
 
-from controlloop.errors import OperatorError
 from controlloop.family import Family, IPAddress
-from netagent.state import Underlay
+from netagent.config import InterfaceChoice
+from netagent.interface_choice import Address, Interface, NodeInterfaces, Underlays, Way, choose_underlay
 
 RT_TABLE_MAIN = 254
-IFA_F_TEMPORARY, IFA_F_DEPRECATED, IFA_F_PERMANENT = 0x01, 0x20, 0x80
+RTN_LOCAL = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    index: int
-    address: IPAddress
-    flags: int
+async def find_underlay(choice: InterfaceChoice, families: Collection[Family]) -> Underlays:
+    """The interface that the overlay goes over, with its address of each family.
 
-    @property
-    def rank(self) -> tuple[bool, bool, bool]:
-        """Lowest first: an address that routers forward, that stays, that is not for privacy."""
-        temporary, permanent = self.flags & IFA_F_TEMPORARY, self.flags & IFA_F_PERMANENT
-        return self.address.is_link_local, not permanent, bool(temporary)
-
-
-@dataclass(frozen=True, slots=True)
-class Interface:
-    name: str
-    index: int
-    mtu: int
-
-
-async def find_underlay(family: Family, iface: str, public_ip: IPAddress | None) -> Underlay:
-    """The interface by `iface`, a name or a local address; without it the one that has `public_ip`, else the one of
-    the first default route. OperatorError names the flag and the value that led nowhere.
+    OperatorError names each flag that was tried, its value, and why it led nowhere.
     """
-    # pyroute2 is untyped: what it gives is Any, and leaves this file as our own values only.
+    return choose_underlay(choice, families, await read_interfaces(families, choice.can_reach))
+
+
+# pyroute2 is untyped: what it gives is Any, and leaves this file as our own values only.
+
+
+async def read_interfaces(families: Iterable[Family], can_reach: IPAddress | None) -> NodeInterfaces:
     async with AsyncIPRoute(strict_check=True) as netlink:
         interfaces = [interface_of(message) async for message in await netlink.link("dump")]
-        addresses = [address_of(message) async for message in await netlink.addr("dump", family=family.af)]
-        routes = [message async for message in await netlink.route("dump", family=family.af, table=RT_TABLE_MAIN)]
-    usable = [address for address in addresses if not address.flags & IFA_F_DEPRECATED]
-    if iface:
-        return by_flag(iface, family, interfaces, usable)
-    held = next((address for address in usable if address.address == public_ip), None)
-    if held:
-        return underlay(interface_at(held.index, interfaces), held)
-    index = default_route_index(routes)
-    if not index:
-        raise OperatorError(f"--iface: not given, and no IPv{family.value} default route says which one; name it")
-    return at_index(index, family, interfaces, usable)
+        addresses, ways = [], {}
+        for family in families:
+            addresses += [address_of(message) async for message in await netlink.addr("dump", family=family.af)]
+            routes = [route async for route in await netlink.route("dump", family=family.af, table=RT_TABLE_MAIN)]
+            if index := default_route_index(routes):
+                ways[family] = Way(index, None)
+        reach = await way_to(netlink, can_reach) if can_reach else None
+    return NodeInterfaces(interfaces, addresses, ways, reach)
 
 
-def by_flag(iface: str, family: Family, interfaces: Iterable[Interface], addresses: Iterable[Address]) -> Underlay:
-    chosen = next((interface for interface in interfaces if interface.name == iface), None)
-    if chosen:
-        return at_index(chosen.index, family, interfaces, addresses)
-    held = next((address for address in addresses if str(address.address) == iface), None)
-    if held is None:
-        raise OperatorError(f"--iface {iface}: no interface has this name or IPv{family.value} address")
-    return underlay(interface_at(held.index, interfaces), held)
-
-
-def at_index(index: int, family: Family, interfaces: Iterable[Interface], addresses: Iterable[Address]) -> Underlay:
-    interface = interface_at(index, interfaces)
-    own = [address for address in addresses if address.index == index]
-    if not own:
-        raise OperatorError(f"--iface {interface.name}: this interface has no IPv{family.value} address")
-    return underlay(interface, min(own, key=lambda address: address.rank))
-
-
-def underlay(interface: Interface, address: Address) -> Underlay:
-    return Underlay(interface.name, interface.mtu, address.address)
-
-
-def interface_at(index: int, interfaces: Iterable[Interface]) -> Interface:
-    return next(interface for interface in interfaces if interface.index == index)
+async def way_to(netlink: Any, target: IPAddress) -> Way | str:
+    """As `ip route get` finds it, else why there is none."""
+    try:
+        (route,) = [message async for message in await netlink.route("get", dst=str(target))]
+    except NetlinkError as error:
+        return os.strerror(error.code)
+    if route["type"] == RTN_LOCAL:
+        return "this node's own address"
+    source = route.get("prefsrc")
+    return Way(route.get("oif"), ip_address(source) if source else None)
 
 
 def interface_of(message: Any) -> Interface:
-    return Interface(message.get("ifname"), message["index"], message.get("mtu"))
+    return Interface(message.get("ifname"), message["index"], message.get("mtu") or 0)
 
 
 def address_of(message: Any) -> Address:
     # IFA_ADDRESS is the other end on a point-to-point link.
-    text = message.get("local") or message.get("address")
+    far_end = message.get("address")
+    text = message.get("local") or far_end
     flags = message.get("flags")
-    return Address(message["index"], ip_address(text), message["flags"] if flags is None else flags)
+    connected = ip_network(f"{far_end}/{message['prefixlen']}", strict=False)
+    return Address(message["index"], ip_address(text), message["flags"] if flags is None else flags, connected)
 
 
 def default_route_index(routes: Iterable[Any]) -> int:

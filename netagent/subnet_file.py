@@ -48,14 +48,14 @@ def read_subnets(path: Path) -> dict[Family, IPNetwork] | None:
         return None
 
 
-def write(path: Path, text: str) -> None:
+def write(path: Path, text: str, mode: int = 0o644) -> None:
     """Replace the file in one step: a reader sees the old one or the new one, whole."""
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as fresh:
         try:
             fresh.write(text)
             fresh.flush()
-            Path(fresh.name).chmod(0o644)
+            Path(fresh.name).chmod(mode)
             Path(fresh.name).replace(path)
         except OSError:
             Path(fresh.name).unlink(missing_ok=True)

@@ -14,6 +14,7 @@ async def survey(settings: Settings, config: NetworkConfig) -> Node:
     underlay = await find_underlay(settings.interface, tuple(config.ranges))
     advertised = settings.interface.public_ip
     public_ip = {family: advertised.get(family, found.address) for family, found in underlay.items()}
+    networks = {family: ranges.network for family, ranges in config.ranges.items()}
     node = Node(settings.node_name, backend, underlay, public_ip, networks)
     try:
         backend.check(node)
