@@ -28,4 +28,7 @@ def get_json(path: Path, page: str) -> Any:
     first_line = head.partition(b"\r\n")[0].decode(errors="replace")
     if first_line.split()[1:2] != ["200"]:
         raise UnreachableError(f"{path}: {first_line or 'an empty answer'}")
-    return msgspec.json.decode(body)
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.DecodeError as error:
+        raise UnreachableError(f"{path}: not JSON: {error}") from None

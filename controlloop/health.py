@@ -55,7 +55,8 @@ class HealthServer:
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_S):
                 connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_REQUEST_BYTES)
-                writer.write(respond(connection, self._answer(await read_request(connection, reader))))
+                request = await read_request(connection, reader)
+                writer.write(respond(connection, self._answer(request), to=request))
                 await writer.drain()
         except (TimeoutError, OSError, h11.RemoteProtocolError):
             pass  # a slow, vanished or rude client costs itself its answer and us nothing
@@ -83,7 +84,7 @@ async def read_request(connection: h11.Connection, reader: asyncio.StreamReader)
             return request
 
 
-def respond(connection: h11.Connection, answer: Answer) -> bytes:
+def respond(connection: h11.Connection, answer: Answer, *, to: h11.Request | None) -> bytes:
     headers = [
         ("Content-Type", answer.content_type),
         ("Content-Length", str(len(answer.body))),
@@ -91,7 +92,8 @@ def respond(connection: h11.Connection, answer: Answer) -> bytes:
     ]
     events = (
         h11.Response(status_code=answer.status, headers=headers),
-        h11.Data(data=answer.body),
+        # The answer to HEAD tells the length of a body and has none (RFC 9110, 9.3.2).
+        h11.Data(data=b"" if to and to.method == b"HEAD" else answer.body),
         h11.EndOfMessage(),
     )
     return b"".join(connection.send(event) or b"" for event in events)

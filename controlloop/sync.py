@@ -73,7 +73,8 @@ class SyncEngine(Generic[K, V]):
                 await self._backend.apply(delta)
             return len(delta)
         report = await reconcile(self._desired, self._backend)
-        if self.stats.syncs and not delta:
+        # What differs after our own failure is not somebody else's doing.
+        if self.stats.syncs and not delta and not self._stale:
             self.stats.repairs += len(report.delta)
         return len(report.delta)
 
