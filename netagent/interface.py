@@ -42,7 +42,7 @@ async def read_interfaces(families: Iterable[Family], can_reach: IPAddress | Non
 async def way_to(netlink: Any, target: IPAddress) -> Way | str:
     """As `ip route get` finds it, else why there is none."""
     try:
-        (route,) = [message async for message in await netlink.route("get", dst=str(target))]
+        (route,) = await netlink.route("get", dst=str(target))
     except NetlinkError as error:
         return os.strerror(error.code)
     if route["type"] == RTN_LOCAL:
