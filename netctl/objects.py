@@ -9,7 +9,10 @@ import click
 
 from controlloop.errors import OperatorError, UnavailableError
 from controlloop.etcd import Etcd
-from proxy.objects import RefusedError, decode
+from proxy.endpoints import read_slice
+from proxy.frontends import Balance
+from proxy.objects import Kind, RefusedError, decode
+from proxy.services import read_service
 from proxy.sources.etcd import KINDS
 from proxy.sources.manifests import ManifestError, ObjectKey, read_manifest
 
@@ -23,7 +26,7 @@ Action = Callable[[Etcd, str, bytes], Awaitable[str]]
 
 
 def read_objects(paths: Sequence[Path]) -> Objects:
-    """Everything in the manifests, checked. OperatorError names the first object that the proxy would skip."""
+    """Everything in the manifests. OperatorError names the first place that cannot be read."""
     objects: Objects = {}
     for path, content in contents(paths):
         try:
@@ -33,8 +36,8 @@ def read_objects(paths: Sequence[Path]) -> Objects:
         for skipped in manifest.skipped:
             raise OperatorError(f"-f {skipped}")
         objects |= manifest.objects
-    for key, body in objects.items():
-        check(key, body)
+    if not objects:
+        raise OperatorError(f"-f {' '.join(map(str, paths))}: no Service and no EndpointSlice in it")
     return objects
 
 
@@ -51,12 +54,16 @@ def contents(paths: Sequence[Path]) -> Iterator[tuple[Path, bytes]]:
                 raise OperatorError(f"-f {file}: {error.strerror}") from None
 
 
-def check(key: ObjectKey, body: bytes) -> None:
-    kind, name = key
-    try:
-        decode(kind, body)
-    except RefusedError as error:
-        raise OperatorError(f"{kind.value} {name}: {error}") from None
+def check(objects: Objects) -> None:
+    """OperatorError names the first object that the proxy would skip."""
+    for (kind, name), body in objects.items():
+        try:
+            if kind is Kind.SERVICE:
+                read_service(decode(Kind.SERVICE, body), Balance.RANDOM)
+            else:
+                read_slice(decode(Kind.ENDPOINT_SLICE, body), node_name="")
+        except RefusedError as error:
+            raise OperatorError(f"{kind.value} {name}: {error}") from None
 
 
 async def put(etcd: Etcd, key: str, body: bytes) -> str:
@@ -81,10 +88,7 @@ async def for_each(objects: Objects, endpoints: Sequence[str], prefix: str, acti
         await etcd.close()
 
 
-def run(paths: Sequence[Path], endpoints: str, prefix: str, action: Action) -> int:
-    objects = read_objects(paths)
-    if not objects:
-        raise OperatorError(f"-f {' '.join(map(str, paths))}: no Service and no EndpointSlice in it")
+def run(objects: Objects, endpoints: str, prefix: str, action: Action) -> int:
     try:
         asyncio.run(for_each(objects, endpoints.split(","), prefix, action))
     except UnavailableError as error:
@@ -94,8 +98,11 @@ def run(paths: Sequence[Path], endpoints: str, prefix: str, action: Action) -> i
 
 
 def apply_manifests(paths: Sequence[Path], endpoints: str, prefix: str) -> int:
-    return run(paths, endpoints, prefix, put)
+    objects = read_objects(paths)
+    check(objects)
+    return run(objects, endpoints, prefix, put)
 
 
 def delete_manifests(paths: Sequence[Path], endpoints: str, prefix: str) -> int:
-    return run(paths, endpoints, prefix, remove)
+    # Unchecked: what somebody else wrote wrongly must be deletable.
+    return run(read_objects(paths), endpoints, prefix, remove)

@@ -265,6 +265,14 @@ def test_one_bad_object_keeps_everything_from_being_written(cluster, manifest):
     assert stored(cluster) == {}
 
 
+def test_an_object_that_somebody_wrote_wrongly_can_be_deleted(cluster):
+    bad = make_service(name="bad", ports=[("http", "TCP", 70_000)])
+    cluster.put("/nodenet/services/default/bad", json(bad).decode())
+    done = on_node("node-1", "netctl", "delete", "-f", "-", stdin=yaml.safe_dump(bad))
+    assert done.stdout == "service/default/bad deleted\n"
+    assert stored(cluster) == {}
+
+
 def test_an_etcd_that_does_not_answer_is_named_with_its_flag(cluster, manifest):
     done = on_node("node-1", "netctl", "apply", "-f", str(manifest), "--etcd-endpoints", "http://127.0.0.1:1")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (3, "", 1), done

@@ -1,0 +1,45 @@
+"""The lab waits for READY=1 as systemd does, and tells why it did not come."""
+
+import os
+import socket
+
+import pytest
+
+from lab.processes import Process, identify
+from lab.ready import NotStartedError, ReadyListener
+
+
+@pytest.fixture
+def listener(tmp_path):
+    made = ReadyListener(tmp_path / "notify")
+    yield made
+    made.close()
+    assert not made.path.exists()
+
+
+@pytest.fixture
+def log(tmp_path):
+    path = tmp_path / "log"
+    path.write_text("".join(f"line {number}\n" for number in range(20)))
+    return path
+
+
+def say(listener, *messages):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
+        for message in messages:
+            daemon.sendto(message, str(listener.path))
+
+
+def test_ready_ends_the_wait_whatever_was_said_before(listener, log):
+    say(listener, b"STATUS=not READY=1 yet", b"WATCHDOG=1", b"READY=1\nSTATUS=3 services")
+    listener.wait(identify("node-1", "netproxy", os.getpid()), log, 5)
+
+
+def test_a_daemon_that_ended_is_told_with_the_end_of_its_log(listener, log):
+    with pytest.raises(NotStartedError, match=r"^netproxy on node-1 ended:\nline 12\n(line \d+\n)+line 19$"):
+        listener.wait(Process("node-1", "netproxy", os.getpid(), 0), log, 5)
+
+
+def test_a_daemon_that_stays_silent_is_told_with_the_time_it_had(listener, log):
+    with pytest.raises(NotStartedError, match=r"^netproxy on node-1 not ready after 0\.1 s:\n"):
+        listener.wait(identify("node-1", "netproxy", os.getpid()), log, 0.1)

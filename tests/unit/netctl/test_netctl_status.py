@@ -1,0 +1,123 @@
+"""What `netctl status` makes of what the daemons say: the verdict first, and an exit code for scripts."""
+
+import json
+import socket
+import time
+from contextlib import ExitStack, contextmanager
+from threading import Thread
+
+import pytest
+
+from netctl.status import FINDING, OK, UNREACHABLE, age, read_status
+
+NETAGENT = {
+    "node": "node-a",
+    "ready": True,
+    "waiting_for": None,
+    "lease": "10.244.7.0-24",
+    "devices": ["flannel.1"],
+    "peers": 2,
+    "skipped": [],
+}
+NETPROXY = {
+    "node": "node-a",
+    "ready": True,
+    "mode": "nftables",
+    "services": 3,
+    "endpoints": 5,
+    "rules": {"nftables-ip": {"last_sync": 0.0}, "nftables-ip6": {"last_sync": 0.0}},
+    "skipped": [],
+}
+
+
+@contextmanager
+def answering(path, document):
+    """A daemon that gives one answer."""
+    body = json.dumps(document).encode()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+
+        def answer():
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 \r\nConnection: close\r\n\r\n" + body)
+
+        thread = Thread(target=answer, daemon=True)
+        thread.start()
+        yield
+        thread.join(timeout=5)
+
+
+def status_of(run_dir, **documents):
+    with ExitStack() as daemons:
+        for name, document in documents.items():
+            daemons.enter_context(answering(run_dir / f"{name}.sock", document))
+        return read_status(run_dir)
+
+
+def skipping(document, name, reason):
+    return {**document, "skipped": [{"name": name, "reason": reason}]}
+
+
+def test_a_healthy_node_is_three_lines_and_ok(tmp_path):
+    found = status_of(tmp_path, netagent=NETAGENT, netproxy=NETPROXY)
+    assert found.exit_code == OK
+    assert found.render().splitlines() == [
+        "node-a: ok",
+        "  netagent  ready     lease 10.244.7.0-24, flannel.1, 2 peers",
+        "  netproxy  ready     nftables mode, 3 services, 5 endpoints",
+    ]
+
+
+def test_the_last_sync_is_told_by_its_age(tmp_path):
+    rules = {"a": {"last_sync": time.time() - 200}, "b": {"last_sync": time.time() - 7200}}
+    found = status_of(tmp_path, netagent=NETAGENT, netproxy={**NETPROXY, "rules": rules})
+    assert "synced 3m2" in found.render()
+
+
+def test_a_daemon_that_waits_is_a_finding_with_what_it_waits_for(tmp_path):
+    waiting = {**NETAGENT, "ready": False, "lease": None, "waiting_for": "network configuration"}
+    found = status_of(tmp_path, netagent=waiting, netproxy=NETPROXY)
+    assert found.exit_code == FINDING
+    assert found.render().startswith("node-a: 1 finding\n  netagent  NOT READY lease none, ")
+    assert "waits for network configuration\n" in found.render()
+
+
+def test_each_skipped_object_is_a_finding(tmp_path):
+    found = status_of(
+        tmp_path,
+        netagent=skipping(NETAGENT, "garbage", "not a key"),
+        netproxy=skipping(NETPROXY, "Service default/web", "spec: no ports"),
+    )
+    assert found.exit_code == FINDING
+    assert found.render().splitlines()[0] == "node-a: 2 findings"
+    assert found.render().splitlines()[-2:] == [
+        "  ! skipped garbage: not a key",
+        "  ! skipped Service default/web: spec: no ports",
+    ]
+
+
+@pytest.mark.parametrize("silent", ["netagent", "netproxy"])
+def test_a_daemon_that_does_not_answer_outweighs_a_finding(tmp_path, silent):
+    documents = {"netagent": skipping(NETAGENT, "x", "y"), "netproxy": skipping(NETPROXY, "x", "y")}
+    del documents[silent]
+    found = status_of(tmp_path, **documents)
+    assert found.exit_code == UNREACHABLE
+    assert found.render().startswith("node-a: 2 findings\n")
+    assert f"  {silent:9} not running\n" in found.render()
+
+
+def test_a_node_without_daemons_has_no_name(tmp_path):
+    found = read_status(tmp_path / "nowhere")
+    assert found.exit_code == UNREACHABLE
+    assert found.render().startswith("this node: 2 findings\n")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0s"), (59.9, "59s"), (60, "1m00s"), (192, "3m12s"), (7500, "2h05m"), (356_400, "4d03h")],
+)
+def test_an_age_has_two_units_at_most(seconds, text):
+    assert age(seconds) == text
