@@ -5,7 +5,7 @@
   the job itself takes.
 - A run that fails is repeated with back-off; a wake-up meanwhile does not shorten the wait, or a busy cluster would
   turn a broken kernel call into a hot loop.
-- Without any wake-up the job runs every `resync_s`, told that it is a resync: it then looks at everything.
+- Every `resync_s`, however busy it is, the job is told that it is a resync: it then looks at everything.
 """
 
 import asyncio
@@ -57,8 +57,10 @@ class Runner:
         self._awake.set()
 
     async def run(self) -> Never:
-        resync = True
+        loop = asyncio.get_running_loop()
+        resync_at = loop.time()
         while True:
+            resync = loop.time() >= resync_at
             self._awake.clear()
             try:
                 await self._job(resync)
@@ -67,20 +69,19 @@ class Runner:
                 log.warning("run failed", error=error, retry_in_s=round(wait_s, 1))
                 self._turn()
                 await asyncio.sleep(wait_s)
-                resync = True
+                resync_at = loop.time()
                 continue
             self._backoff.reset()
-            resync = not await self._woken_within(self._resync_s)
-
-    async def _woken_within(self, seconds: float) -> bool:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
-        while not self._awake.is_set():
             self._turn()
-            remaining = deadline - loop.time()
-            if remaining <= 0:
-                return False
+            if resync:
+                resync_at = loop.time() + self._resync_s
+            await self._woken_before(resync_at)
+
+    async def _woken_before(self, deadline: float) -> None:
+        """Wait for a wake-up, or until the next resync is due: wake-ups in between do not put that off."""
+        loop = asyncio.get_running_loop()
+        while not self._awake.is_set() and (remaining := deadline - loop.time()) > 0:
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(remaining, self._tick_s)):
                     await self._awake.wait()
-        return True
+            self._turn()

@@ -94,3 +94,30 @@ def test_back_off_doubles_up_to_its_limit_and_starts_over():
     assert [backoff.next() for _ in range(4)] == [0.1, 0.2, 0.4, 0.5]
     backoff.reset()
     assert backoff.next() == 0.1
+
+
+async def test_a_busy_runner_still_looks_at_everything_in_time():
+    """One change every few seconds must not put the resync off for ever."""
+    job = Job()
+    runner, _ = make(job, resync_s=0.02)
+
+    async def busy(resync):
+        await job(resync)
+        runner.wake()
+        await asyncio.sleep(0)
+
+    runner._job = busy
+    await run_until(runner, lambda: job.runs.count(True) == 3)
+    assert job.runs.count(False) > 0
+
+
+async def test_a_busy_runner_shows_signs_of_life():
+    job = Job()
+    runner, turns = make(job)
+
+    async def busy(resync):
+        await job(resync)
+        runner.wake()
+
+    runner._job = busy
+    await run_until(runner, lambda: len(turns) >= 3)
