@@ -23,6 +23,7 @@ from subnet_alloc.registry import (
     Batch,
     CompactedError,
     ConflictError,
+    Leases,
     Listing,
     Record,
     Registry,
@@ -103,7 +104,7 @@ async def keep(registry: Registry, own: OwnLease) -> Never:
         await asyncio.sleep(wait_s)
 
 
-async def follow(registry: Registry) -> AsyncGenerator[tuple[LeaseSnapshot, frozenset[str]], None]:
+async def follow(registry: Leases) -> AsyncGenerator[tuple[LeaseSnapshot, frozenset[str]], None]:
     """All leases, for ever: as listed, then each time that some changed, with the keys of those.
 
     The snapshot is the same object each time and moves on between two steps. An unreachable registry leaves it as it
@@ -120,7 +121,7 @@ async def follow(registry: Registry) -> AsyncGenerator[tuple[LeaseSnapshot, froz
                 yield snapshot, changed
 
 
-async def _news(registry: Registry) -> AsyncGenerator[Listing | Batch, None]:
+async def _news(registry: Leases) -> AsyncGenerator[Listing | Batch, None]:
     """A listing and the batches after it, for ever; another listing where the batches have a gap."""
     backoff = Backoff()
     revision: int | None = None

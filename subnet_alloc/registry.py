@@ -16,6 +16,7 @@ __all__ = [
     "Batch",
     "CompactedError",
     "ConflictError",
+    "Leases",
     "Listing",
     "Record",
     "Registry",
@@ -61,14 +62,24 @@ class Batch:
     """Keys deleted or expired. A key is in `put` or in `removed`, by what happened last."""
 
 
-class Registry(Protocol):
-    """Every method raises UnavailableError when the store does not answer; all but `watch` are safe to repeat."""
+class Leases(Protocol):
+    """What everybody reads. Every method raises UnavailableError when the store does not answer."""
 
     async def network_config(self) -> bytes | None:
         """The network configuration, or None while nobody has written one."""
         ...
 
     async def list(self) -> Listing: ...
+
+    def watch(self, after: int) -> AsyncGenerator[Batch, None]:
+        """Changes after a revision, for ever. CompactedError, UnavailableError end it; start again from a new
+        listing, or from the last revision seen. A batch without changes says how far a quiet watch has come.
+        """
+        ...
+
+
+class Registry(Leases, Protocol):
+    """Where nodes choose and write leases themselves. All methods but `watch` are safe to repeat."""
 
     async def create(self, key: str, value: bytes, ttl_s: int) -> Record:
         """Write a key that must not exist, kept alive for `ttl_s` seconds from now, or without expiry when 0.
@@ -92,11 +103,5 @@ class Registry(Protocol):
         """Renew the record's lease; gives back the seconds it now has. ConflictError when the lease is gone.
 
         For records that expire only: a reservation has nothing to renew.
-        """
-        ...
-
-    def watch(self, after: int) -> AsyncGenerator[Batch, None]:
-        """Changes after a revision, for ever. CompactedError, UnavailableError end it; start again from a new
-        listing, or from the last revision seen. A batch without changes says how far a quiet watch has come.
         """
         ...
