@@ -80,6 +80,8 @@ class Runner:
     async def _woken_before(self, deadline: float) -> None:
         """Wait for a wake-up, or until the next resync is due: wake-ups in between do not put that off."""
         loop = asyncio.get_running_loop()
+        # A job that is woken all the time, and never has to wait itself, must still let the other tasks run.
+        await asyncio.sleep(0)
         while not self._awake.is_set() and (remaining := deadline - loop.time()) > 0:
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(remaining, self._tick_s)):
