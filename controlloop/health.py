@@ -13,6 +13,8 @@ from typing import Any
 import h11
 import msgspec
 
+from controlloop.errors import OperatorError
+
 MAX_REQUEST_BYTES = 64 * 1024
 REQUEST_TIMEOUT_S = 5.0
 
@@ -42,9 +44,14 @@ class HealthServer:
 
     async def run(self) -> None:
         """Serve until cancelled. A socket that an earlier process left behind is replaced."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._path.unlink(missing_ok=True)
-        server = await asyncio.start_unix_server(self._serve, self._path)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.unlink(missing_ok=True)
+            server = await asyncio.start_unix_server(self._serve, self._path)
+        except PermissionError as error:
+            raise OperatorError(
+                f"{self._path}: {error.strerror}; this user needs a runtime directory of its own"
+            ) from error
         self._path.chmod(0o660)
         try:
             await server.serve_forever()

@@ -66,11 +66,11 @@ def served(lab, name, address, pods=("pod-1-1",)):
 # A start that cannot succeed
 
 
-def refusal(lab, tmp_path, daemon, *flags):
+def refusal(lab, tmp_path, daemon, *flags, start_as=lambda argv: argv):
     """How a daemon ends that runs beside the lab's own on node 2: its exit code and stderr."""
     flags = (f"--etcd-endpoints={ETCD_URL}", *flags)
     environment = {"RUNTIME_DIRECTORY": str(tmp_path / "nodenet")}
-    argv = [program(daemon), *flags]
+    argv = start_as([program(daemon), *flags])
     with lab.host("node-2").popen(argv, environment=environment, stderr=subprocess.PIPE, text=True) as process:
         return process.communicate(timeout=20)[1], process.returncode
 
@@ -126,6 +126,14 @@ def test_an_argument_nobody_knows_is_refused_by_name(lab, tmp_path, daemon, argu
     stderr, code = refusal(lab, tmp_path, daemon, argument)
     assert (code, stderr.count("\n")) == (2, 1), stderr
     assert argument.partition("=")[0] in stderr
+
+
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_a_runtime_folder_that_is_not_ours_is_named(lab, tmp_path, daemon):
+    tmp_path.chmod(0o700)
+    stderr, code = refusal(lab, tmp_path, daemon, start_as=as_daemon)
+    assert code == 2
+    assert stderr.splitlines()[-1].startswith(f"{daemon}: {tmp_path}/nodenet/{daemon}.sock: Permission denied; ")
 
 
 # A start that has to wait
