@@ -29,13 +29,15 @@ class Variant(Enum):
     LEGACY = "legacy"
 
 
-def _program(family: Family) -> str:
-    return "iptables" if family is Family.V4 else "ip6tables"
+def program_name(family: Family, variant: Variant | None = None, action: str = "") -> str:
+    """The host's own choice without a variant: `ip6tables`; else `ip6tables-nft-save`."""
+    words = ["iptables" if family is Family.V4 else "ip6tables", variant.value if variant else "", action]
+    return "-".join(filter(None, words))
 
 
 async def detect_variant(family: Family) -> Variant:
     """What the host's `iptables` is. Before 1.8 there was only legacy, which did not say so."""
-    version = await run([_program(family), "--version"])
+    version = await run([program_name(family), "--version"])
     return Variant.NFT if b"(nf_tables)" in version else Variant.LEGACY
 
 
@@ -50,7 +52,7 @@ class IptablesChains:
     async def _program(self, action: str) -> str:
         if self._variant is None:
             self._variant = await detect_variant(self._family)
-        return f"{_program(self._family)}-{self._variant.value}-{action}"
+        return program_name(self._family, self._variant, action)
 
     async def dump(self) -> Mapping[Key, Rules]:
         """CommandError when a table cannot be read, for instance one in which nft put what iptables cannot say."""

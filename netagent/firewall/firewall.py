@@ -1,0 +1,99 @@
+"""The node's firewall as the agent drives it: it plans with the leases, syncs with the kernel, and cleans up."""
+
+import asyncio
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from controlloop.command import CommandError
+from controlloop.family import Family, IPAddress, IPNetwork
+from controlloop.logs import Log
+from controlloop.sync import SyncEngine, SyncStats
+from netagent.firewall.desired import Policy
+from netagent.firewall.family_rules import FamilyRules
+from netagent.firewall.translation import Pods
+
+log = Log("netagent.firewall")
+
+
+class Firewall:
+    """Both families. Whoever calls `sync` is the only writer.
+
+    A new peer is planned and synced before its lease is programmed, or its first packets are lost.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._families = {family: FamilyRules(family, policy) for family in Family}
+        self._pods: Mapping[Family, Pods] = {}
+        self._written_for: Mapping[Family, Pods] | None = None
+        self._retired = False
+
+    @property
+    def stats(self) -> Mapping[str, SyncStats]:
+        return {engine.name: engine.stats for engine in self._engines}
+
+    @property
+    def in_kernel(self) -> bool:
+        """Whether the last attempt to write succeeded, and there was one."""
+        return self._written_for == self._pods and all(engine.in_kernel for engine in self._engines)
+
+    @property
+    def _engines(self) -> list[SyncEngine[Any, Any]]:
+        return [engine for rules in self._families.values() for engine in rules.engines]
+
+    def plan(self, networks: Mapping[Family, IPNetwork], own_subnets: Mapping[Family, IPNetwork]) -> None:
+        """Note the pod network and our part of it; `sync` writes what follows. Costs nothing when nothing changed."""
+        self._pods = {
+            family: Pods(networks[family], own_subnets[family])
+            for family in Family
+            if family in networks and family in own_subnets
+        }
+
+    def plan_peers(self, changed: Iterable[tuple[str, Collection[IPAddress]]]) -> None:
+        """Note where these peers, by the names of their leases, send from now on; none: the peer is gone.
+
+        All peers have to be planned before the first sync: it removes those of an earlier run that are missing.
+        """
+        if not self._policy.has_gate:
+            return
+        for name, addresses in changed:
+            for rules in self._families.values():
+                rules.table.replace_peer(name, addresses, rules.nftables.pending)
+
+    async def sync(self, *, resync: bool) -> None:
+        """Write what was planned since the last sync; with `resync`, whatever else differs as well.
+
+        Does nothing before the first `plan`. CommandError or VerificationError when something did not go in.
+        """
+        if not self._pods:
+            return
+        whole = resync or self._written_for != self._pods
+        if self._written_for != self._pods:
+            await self._replan()
+        # What fails in one family or program must not keep the others from being right.
+        engines = self._engines
+        outcomes = await asyncio.gather(*(engine.sync(resync=whole) for engine in engines), return_exceptions=True)
+        for failure in filter(None, outcomes):
+            raise failure
+        if whole and not self._retired:
+            await self._retire()
+
+    async def _replan(self) -> None:
+        pods = self._pods
+        for family, rules in self._families.items():
+            await rules.plan(pods.get(family))
+        self._written_for = pods
+
+    async def _retire(self) -> None:
+        """The old rules say the same as ours, so traffic does not suffer while they cannot be removed."""
+        try:
+            for rules in self._families.values():
+                await rules.retire()
+            self._retired = True
+        except CommandError as error:
+            log.warning("rules of an earlier run stay until the next resync", error=error)
+
+    async def cleanup(self) -> None:
+        """Remove all that is ours in both modes, and nothing else. Nothing there is success."""
+        for rules in self._families.values():
+            await rules.cleanup()
