@@ -8,17 +8,19 @@ A write is never sent twice: after an UnavailableError it may or may not have ha
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import grpc
 from aetcd import rpc
 
 from controlloop.errors import CompactedError, OperatorError, UnavailableError
+from controlloop.etcd_access import Login, Metadata, Tls, TlsFiles
 
 DEFAULT_PORT = 2379
 PAGE = 1000
@@ -38,6 +40,8 @@ CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.min_reconnect_backoff_ms", 5_000),
+    # A channel opened anew would share the connection of the one it replaces.
+    ("grpc.use_local_subchannel_pool", 1),
     # Proxy settings of the environment are meant for the world outside the cluster.
     ("grpc.enable_http_proxy", 0),
     # gRPC would ask DNS for a TXT record with settings of its own.
@@ -48,10 +52,11 @@ CHANNEL_OPTIONS = (
 REQUIRE_LEADER = (("hasleader", "true"),)
 
 OPERATOR_CODES = (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED)
-OPERATOR_TEXTS = ("permission denied", "user name is empty")
+OPERATOR_TEXTS = ("permission denied", "user name is empty", "authentication failed")
 LEAVE_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 Failure = OperatorError | UnavailableError
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +92,24 @@ class WatchBatch:
 class Endpoint:
     """One server, and the stubs to call it. aetcd and generated gRPC code carry no types, hence `Any`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, tls: Tls) -> None:
         self.url = url
-        self.target = parse_endpoint(url)
+        self.target, self._is_secure = parse_endpoint(url)
+        self._tls = tls
+        self._generation = 0
+        self._retired: list[Any] = []
 
     # A channel belongs to the loop it was opened in: the first call opens it, the constructor has no loop yet.
     @cached_property
     def channel(self) -> Any:
+        self._generation = self._tls.generation
+        if self._is_secure:
+            return grpc.aio.secure_channel(self.target, self._tls.credentials, options=CHANNEL_OPTIONS)
         return grpc.aio.insecure_channel(self.target, options=CHANNEL_OPTIONS)
+
+    @cached_property
+    def auth(self) -> Any:
+        return rpc.AuthStub(self.channel)
 
     @cached_property
     def kv(self) -> Any:
@@ -108,23 +123,42 @@ class Endpoint:
     def watch(self) -> Any:
         return rpc.WatchStub(self.channel)
 
+    def take_renewed_certificates(self) -> None:
+        """The next call opens a new channel if the files changed; streams on the old one end by themselves."""
+        if not self._is_secure or "channel" not in self.__dict__:
+            return
+        self._tls.refresh()
+        if self._generation != self._tls.generation:
+            self._retire()
+
     async def close(self) -> None:
+        """End all calls; the next one opens a new channel."""
         if "channel" in self.__dict__:
-            await self.channel.close()
+            self._retire()
+        while self._retired:
+            await self._retired.pop().close()
+
+    def _retire(self) -> None:
+        self._retired.append(self.channel)
+        for name in ("channel", "auth", "kv", "lease", "watch"):
+            self.__dict__.pop(name, None)
 
 
-def parse_endpoint(url: str) -> str:
-    """The gRPC target of a client URL such as `http://127.0.0.1:2379`. OperatorError names a bad one."""
+def parse_endpoint(url: str) -> tuple[str, bool]:
+    """The gRPC target of a client URL such as `http://127.0.0.1:2379`, and whether it speaks TLS.
+
+    OperatorError names a bad one.
+    """
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port or DEFAULT_PORT
     except ValueError as error:
         raise OperatorError(f"--etcd-endpoints {url}: {error}") from error
-    if parts.scheme == "https":
-        raise OperatorError(f"--etcd-endpoints {url}: TLS is not supported yet, use http")
-    if parts.scheme != "http" or not host or parts.path not in ("", "/") or parts.query or parts.username:
-        raise OperatorError(f"--etcd-endpoints {url}: want http://HOST:PORT")
-    return f"dns:///[{host}]:{port}" if ":" in host else f"dns:///{host}:{port}"
+    known = parts.scheme in {"http", "https"}
+    if not known or not host or parts.path not in ("", "/") or parts.query or parts.username:
+        raise OperatorError(f"--etcd-endpoints {url}: want http://HOST:PORT or https://HOST:PORT")
+    target = f"dns:///[{host}]:{port}" if ":" in host else f"dns:///{host}:{port}"
+    return target, parts.scheme == "https"
 
 
 class Etcd:
@@ -134,16 +168,33 @@ class Etcd:
     OperatorError when the server wants a user or a permission that we do not have.
     """
 
-    def __init__(self, endpoints: Sequence[str], *, timeout_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        *,
+        tls: TlsFiles = TlsFiles(),  # noqa: B008 - a constant value
+        login: Login | None = None,
+        timeout_s: float = 5.0,
+    ) -> None:
+        """OperatorError for an endpoint or a certificate file that cannot be understood."""
         if not endpoints:
             raise OperatorError("etcd: no endpoint given")
-        self._endpoints = [Endpoint(url) for url in endpoints]
+        credentials = Tls(tls)
+        self._endpoints = [Endpoint(url, credentials) for url in endpoints]
+        self._login = login
         self._timeout_s = timeout_s
+        self._unheard_since: float | None = None
 
     async def close(self) -> None:
-        """End all calls and streams."""
+        """End all calls and streams with an UnavailableError. Whoever asks again gets a new connection: that is the
+        way on when our own address changed, and those that are open lead nowhere.
+        """
         for endpoint in self._endpoints:
             await endpoint.close()
+
+    def unheard_s(self) -> float:
+        """For how long a watch that was begun has been without a server; 0 while one stands, or none was begun."""
+        return 0.0 if self._unheard_since is None else time.monotonic() - self._unheard_since
 
     async def get(self, key: str) -> KeyValue | None:
         answer = await self._read(rpc.RangeRequest(key=key.encode()))
@@ -191,22 +242,31 @@ class Etcd:
 
     async def revoke(self, lease_id: int) -> None:
         """End a lease and with it its keys. One that is gone already is no error."""
-        with self._translated() as endpoint:
+
+        async def attempt(endpoint: Endpoint, metadata: Metadata) -> None:
+            request = rpc.LeaseRevokeRequest(ID=lease_id)
             try:
-                await endpoint.lease.LeaseRevoke(rpc.LeaseRevokeRequest(ID=lease_id), timeout=self._timeout_s)
+                await endpoint.lease.LeaseRevoke(request, timeout=self._timeout_s, metadata=metadata)
             except grpc.aio.AioRpcError as error:
                 if error.code() is not grpc.StatusCode.NOT_FOUND:
                     raise
 
+        with self._translated() as endpoint:
+            await self._authorized(endpoint, attempt)
+
     async def keep_alive(self, lease_id: int) -> int:
         """Renew a lease; the seconds it now has, 0 when it is gone."""
-        with self._translated() as endpoint:
-            call = endpoint.lease.LeaseKeepAlive(timeout=self._timeout_s)
+
+        async def attempt(endpoint: Endpoint, metadata: Metadata) -> int:
+            call = endpoint.lease.LeaseKeepAlive(timeout=self._timeout_s, metadata=metadata)
             try:
                 await call.write(rpc.LeaseKeepAliveRequest(ID=lease_id))
                 return int((await self._next(call, endpoint)).TTL)
             finally:
                 call.cancel()
+
+        with self._translated() as endpoint:
+            return await self._authorized(endpoint, attempt)
 
     async def watch(self, prefix: str, after: int) -> AsyncGenerator[WatchBatch, None]:
         """Changes after a revision, for ever, on a stream of its own that ends with the iteration.
@@ -214,17 +274,22 @@ class Etcd:
         CompactedError: the store no longer knows what happened since, list again. That is also said of a store
         behind `after`: it was restored or emptied, and would let a watch wait in silence for the future.
         """
+        if self._login:
+            # A watch with a stale token is refused as if the user had no permission; a read tells the two apart.
+            await self._read(first_key(prefix))
         with self._translated() as endpoint:
-            call = endpoint.watch.Watch(metadata=REQUIRE_LEADER)
+            call = endpoint.watch.Watch(metadata=(*REQUIRE_LEADER, *await self._metadata(endpoint)))
             try:
                 created = await self._create_watch(call, endpoint, prefix, after)
                 if created.header.revision < after:
                     raise CompactedError(f"etcd {endpoint.url} is at revision {created.header.revision} < {after}")
+                self._unheard_since = None
                 while True:
                     response = await self._next(call, endpoint)
                     refuse_cancelled(response, endpoint.url)
                     yield batch_from(response)
             finally:
+                self._unheard_since = self._unheard_since or time.monotonic()
                 call.cancel()
 
     async def _create_watch(self, call: Any, endpoint: Endpoint, prefix: str, after: int) -> Any:
@@ -251,8 +316,11 @@ class Etcd:
         return int(answer.header.revision) if answer.succeeded else None
 
     async def _write(self, method: Callable[[Endpoint], Any], request: Any) -> Any:
+        async def attempt(endpoint: Endpoint, metadata: Metadata) -> Any:
+            return await method(endpoint)(request, timeout=self._timeout_s, metadata=metadata)
+
         with self._translated() as endpoint:
-            return await method(endpoint)(request, timeout=self._timeout_s)
+            return await self._authorized(endpoint, attempt)
 
     async def _read(self, request: Any) -> Any:
         for endpoint in tuple(self._endpoints):
@@ -265,7 +333,26 @@ class Etcd:
         raise failure
 
     async def _read_at(self, endpoint: Endpoint, request: Any) -> Any:
-        return await endpoint.kv.Range(request, timeout=self._timeout_s)
+        async def attempt(endpoint: Endpoint, metadata: Metadata) -> Any:
+            return await endpoint.kv.Range(request, timeout=self._timeout_s, metadata=metadata)
+
+        try:
+            return await self._authorized(endpoint, attempt)
+        except asyncio.CancelledError as error:
+            raise closed_or_cancelled(endpoint, error) from error
+
+    async def _authorized(self, endpoint: Endpoint, attempt: Callable[[Endpoint, Metadata], Awaitable[T]]) -> T:
+        """One call, and once more with a fresh token when etcd forgot the one we had."""
+        metadata = await self._metadata(endpoint)
+        try:
+            return await attempt(endpoint, metadata)
+        except grpc.aio.AioRpcError as error:
+            if self._login is None or not self._login.is_renewed_after(error, metadata):
+                raise
+        return await attempt(endpoint, await self._metadata(endpoint))
+
+    async def _metadata(self, endpoint: Endpoint) -> Metadata:
+        return await self._login.metadata(endpoint.auth, self._timeout_s) if self._login else ()
 
     @contextmanager
     def _translated(self) -> Iterator[Endpoint]:
@@ -279,17 +366,30 @@ class Etcd:
             # How gRPC says that a stream broke before we wrote to it.
             self._leave(endpoint)
             raise UnavailableError(f"etcd {endpoint.url}: the stream broke") from error
+        except asyncio.CancelledError as error:
+            raise closed_or_cancelled(endpoint, error) from error
 
     def _failure(self, endpoint: Endpoint, error: Any) -> Failure:
         if error.code() in LEAVE_CODES:
             self._leave(endpoint)
+        user = f"--etcd-username {self._login.username}: " if self._login else ""
         text = f"etcd {endpoint.url}: {error.details()} ({error.code().name})"
-        return OperatorError(text) if error.code() in OPERATOR_CODES else refusal(text)
+        failure = OperatorError(text) if error.code() in OPERATOR_CODES else refusal(text)
+        return OperatorError(user + text) if isinstance(failure, OperatorError) else failure
 
     def _leave(self, endpoint: Endpoint) -> None:
+        endpoint.take_renewed_certificates()
         # Several calls may fail at once on one endpoint; only the first may turn to the next.
         if self._endpoints[0] is endpoint:
             self._endpoints.append(self._endpoints.pop(0))
+
+
+def closed_or_cancelled(endpoint: Endpoint, error: asyncio.CancelledError) -> BaseException:
+    """What gRPC says of a connection that we closed is what asyncio says to a task that must end; told apart here."""
+    task = asyncio.current_task()
+    if task is None or task.cancelling():
+        return error
+    return UnavailableError(f"etcd {endpoint.url}: the connection was closed")
 
 
 def refusal(text: str) -> Failure:
@@ -301,6 +401,11 @@ def refuse_cancelled(response: Any, url: str) -> None:
         raise CompactedError(f"etcd {url} is compacted up to revision {response.compact_revision}")
     if response.canceled:
         raise refusal(f"etcd {url}: watch refused: {response.cancel_reason}")
+
+
+def first_key(prefix: str) -> Any:
+    start, end = prefix_range(prefix)
+    return rpc.RangeRequest(key=start, range_end=end, limit=1, keys_only=True)
 
 
 def prefix_range(prefix: str) -> tuple[bytes, bytes]:

@@ -3,6 +3,8 @@
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -14,6 +16,28 @@ MEMBER = "lab"
 
 # One member elects itself: with the usual second of election time it would be the slowest part of a test.
 TUNING = ("--heartbeat-interval=20", "--election-timeout=200", "--logger=zap", "--log-outputs=stderr")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTls:
+    """Files of a server that speaks TLS, and of the client that asks for its health."""
+
+    ca: Path
+    certificate: Path
+    key: Path
+    client_certificate: Path
+    client_key: Path
+    wants_client: bool = True
+    """Whether a client must show a certificate."""
+
+    @property
+    def server_flags(self) -> list[str]:
+        client = ["--client-cert-auth", f"--trusted-ca-file={self.ca}"] if self.wants_client else []
+        return [f"--cert-file={self.certificate}", f"--key-file={self.key}", *client]
+
+    @property
+    def client_flags(self) -> list[str]:
+        return [f"--cacert={self.ca}", f"--cert={self.client_certificate}", f"--key={self.client_key}"]
 
 
 def etcd_argv(data_dir: Path, *, client_url: str, peer_url: str) -> list[str]:
@@ -31,10 +55,10 @@ def etcd_argv(data_dir: Path, *, client_url: str, peer_url: str) -> list[str]:
     ]
 
 
-def health_argv(client_url: str) -> list[str]:
+def health_argv(client_url: str, flags: Sequence[str] = ()) -> list[str]:
     """How to ask whether it answers. It waits up to a second for a connection, so asking again needs no pause."""
     limits = ("--dial-timeout=1s", "--command-timeout=1s")
-    return [find("etcdctl"), f"--endpoints={client_url}", *limits, "endpoint", "health"]
+    return [find("etcdctl"), f"--endpoints={client_url}", *flags, *limits, "endpoint", "health"]
 
 
 def free_port() -> int:
@@ -47,17 +71,29 @@ def free_port() -> int:
 class EtcdServer:
     """Start and stop one etcd. Its store and its log `etcd.log` are in `data_dir`; a restart finds the same keys."""
 
-    def __init__(self, data_dir: Path, *, client_url: str, peer_url: str) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        client_url: str,
+        peer_url: str,
+        tls: ServerTls | None = None,
+        options: Sequence[str] = (),
+    ) -> None:
         self.client_url = client_url
-        self._argv = etcd_argv(data_dir, client_url=client_url, peer_url=peer_url)
+        self.client_flags = tls.client_flags if tls else []
+        """How etcdctl gets in; a test that enables users adds one."""
+        server_flags = tls.server_flags if tls else []
+        self._argv = [*etcd_argv(data_dir, client_url=client_url, peer_url=peer_url), *server_flags, *options]
         self._log_path = data_dir / "etcd.log"
         self._process: subprocess.Popen[bytes] | None = None
 
     @classmethod
-    def on_this_machine(cls, data_dir: Path) -> Self:
+    def on_this_machine(cls, data_dir: Path, *, tls: ServerTls | None = None, options: Sequence[str] = ()) -> Self:
         """A server that only this machine reaches, at ports nobody uses."""
-        client_url, peer_url = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
-        return cls(data_dir, client_url=client_url, peer_url=peer_url)
+        client_url = f"{'https' if tls else 'http'}://127.0.0.1:{free_port()}"
+        peer_url = f"http://127.0.0.1:{free_port()}"
+        return cls(data_dir, client_url=client_url, peer_url=peer_url, tls=tls, options=options)
 
     def start(self) -> None:
         """Return when it answers. RuntimeError, with the end of its log, when it does not within 20 s."""
@@ -85,11 +121,11 @@ class EtcdServer:
 
     def etcdctl(self, *arguments: str) -> str:
         """Run etcdctl against this server; gives back what it prints."""
-        argv = [find("etcdctl"), f"--endpoints={self.client_url}", *arguments]
+        argv = [find("etcdctl"), f"--endpoints={self.client_url}", *self.client_flags, *arguments]
         return subprocess.run(argv, env=clean_environment(), check=True, capture_output=True, text=True).stdout
 
     def _wait_until_healthy(self, process: subprocess.Popen[bytes]) -> None:
-        ask, deadline = health_argv(self.client_url), time.monotonic() + START_TIMEOUT_S
+        ask, deadline = health_argv(self.client_url, self.client_flags), time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline and process.poll() is None:
             if subprocess.run(ask, env=clean_environment(), check=False, capture_output=True).returncode == 0:
                 return

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from controlloop.errors import OperatorError, UnavailableError
 from controlloop.etcd import Etcd
+from controlloop.etcd_access import Login, TlsFiles
 from controlloop.health import HealthServer
 from controlloop.logs import Log
 from controlloop.reconcile import reconcile
@@ -12,7 +13,7 @@ from controlloop.runner import Backoff
 from controlloop.runtime import runtime_directory
 from netagent import subnet_file
 from netagent.agent import Agent, Surroundings
-from netagent.config import Settings
+from netagent.config import EtcdSettings, Settings
 from netagent.kernel import OverlayKernel
 from netagent.status import Status
 from netagent.survey import survey
@@ -29,13 +30,19 @@ SOCKET = "netagent.sock"
 async def serve(settings: Settings) -> None:
     """Run until cancelled. Nothing is taken back at the end: pods keep their network while we are away."""
     status = Status(settings.node_name)
-    etcd = Etcd(settings.etcd.endpoints)
+    etcd = connect(settings.etcd)
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(HealthServer(runtime_directory() / SOCKET, status.routes()).run())
             tasks.create_task(work(settings, EtcdRegistry(etcd, settings.etcd.prefix), status))
     finally:
         await etcd.close()
+
+
+def connect(etcd: EtcdSettings) -> Etcd:
+    tls = TlsFiles(etcd.ca_file, etcd.cert_file, etcd.key_file)
+    login = Login(etcd.username, etcd.password) if etcd.username else None
+    return Etcd(etcd.endpoints, tls=tls, login=login)
 
 
 async def work(settings: Settings, registry: Registry, status: Status) -> None:

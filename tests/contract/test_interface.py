@@ -122,7 +122,7 @@ def test_an_interface_without_mtu_carries_nothing():
     eth0 = Interface("eth0", 2, 0)
     address = Address(2, ip_address("192.0.2.5"), 0x80, ip_network("192.0.2.0/24"))
     node = NodeInterfaces([eth0], [address], {Family.V4: Way(2, None)}, None)
-    with pytest.raises(OperatorError, match="^--iface not given: eth0 has MTU 0$"):
+    with pytest.raises(OperatorError, match=r"^--iface not given: eth0 has MTU 0$"):
         choose_underlay(InterfaceChoice(), V4, node)
 
 

@@ -3,18 +3,20 @@ from aetcd import rpc
 
 from controlloop.errors import OperatorError
 from controlloop.etcd import Etcd, batch_from, parse_endpoint, prefix_range
+from controlloop.etcd_access import TlsFiles
 
 
 @pytest.mark.parametrize(
-    ("url", "target"),
+    ("url", "target", "secure"),
     [
-        ("http://127.0.0.1:2379", "dns:///127.0.0.1:2379"),
-        ("http://etcd.example/", "dns:///etcd.example:2379"),
-        ("http://[fd00::1]:4001", "dns:///[fd00::1]:4001"),
+        ("http://127.0.0.1:2379", "dns:///127.0.0.1:2379", False),
+        ("http://etcd.example/", "dns:///etcd.example:2379", False),
+        ("http://[fd00::1]:4001", "dns:///[fd00::1]:4001", False),
+        ("https://etcd.example", "dns:///etcd.example:2379", True),
     ],
 )
-def test_an_endpoint_is_a_client_url(url, target):
-    assert parse_endpoint(url) == target
+def test_an_endpoint_is_a_client_url(url, target, secure):
+    assert parse_endpoint(url) == (target, secure)
 
 
 @pytest.mark.parametrize(
@@ -27,9 +29,23 @@ def test_a_bad_endpoint_is_named(url):
     assert f"--etcd-endpoints {url}: " in str(caught.value)
 
 
-def test_tls_is_refused_in_one_clear_line():
-    with pytest.raises(OperatorError, match=r"^--etcd-endpoints https://h:2379: TLS is not supported yet, use http$"):
-        Etcd(["https://h:2379"])
+@pytest.mark.parametrize(
+    ("field", "flag"), [("ca", "--etcd-cafile"), ("certificate", "--etcd-certfile"), ("key", "--etcd-keyfile")]
+)
+def test_a_missing_file_is_named_with_its_flag(tmp_path, field, flag):
+    path = tmp_path / "none.pem"
+    with pytest.raises(OperatorError, match=f"^{flag} {path}: No such file or directory$"):
+        Etcd(["https://h:2379"], tls=TlsFiles(**{field: str(path)}))
+
+
+@pytest.mark.parametrize("field", ["ca", "certificate"])
+def test_a_file_that_holds_no_certificate_is_named(tmp_path, field):
+    path = tmp_path / "text.pem"
+    path.write_text("good morning\n")
+    with pytest.raises(OperatorError) as caught:
+        Etcd(["https://h:2379"], tls=TlsFiles(**{field: str(path)}))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_without_endpoint_there_is_nobody_to_ask():
