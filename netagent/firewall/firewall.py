@@ -27,6 +27,7 @@ class Firewall:
         self._pods: Mapping[Family, Pods] = {}
         self._written_for: Mapping[Family, Pods] | None = None
         self._retired = False
+        self._told = ""
 
     @property
     def stats(self) -> Mapping[str, SyncStats]:
@@ -91,7 +92,9 @@ class Firewall:
                 await rules.retire()
             self._retired = True
         except CommandError as error:
-            log.warning("rules of an earlier run stay until the next resync", error=error)
+            if str(error) != self._told:
+                self._told = str(error)
+                log.warning("rules of an earlier run cannot be removed yet", error=error)
 
     async def cleanup(self) -> None:
         """Remove all that is ours in both modes, and nothing else. Nothing there is success."""
