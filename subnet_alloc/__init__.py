@@ -6,6 +6,8 @@
     snapshot   LeaseSnapshot: all leases, and what a batch of changes does to them                      pure
     registry   Registry: the seam to where leases are kept, its records and errors
     etcd       EtcdRegistry                          memory   MemoryRegistry
+    kubernetes KubernetesRegistry, KubernetesLessor: leases of Nodes, with
+               annotations (Node <-> record) and claims (one record for each key)                       both pure
     leasing    acquire, keep, follow over any registry
 
 Names are imported from their module: a package that gathered them would make `codec` cost what gRPC costs, and no pure

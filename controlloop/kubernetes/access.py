@@ -43,7 +43,8 @@ class Access:
                 context.verify_mode = ssl.CERT_NONE
             if identity.certificate:
                 with in_memory(identity.certificate + b"\n" + identity.key) as path:
-                    context.load_cert_chain(path)
+                    # Without a password of ours OpenSSL asks on the terminal for that of an encrypted key.
+                    context.load_cert_chain(path, password="")
         except (ssl.SSLError, ValueError) as error:
             raise UnavailableError(f"{self.server}: certificate, key or CA cannot be used: {error}") from error
         return context

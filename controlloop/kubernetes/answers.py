@@ -28,7 +28,7 @@ def refusal(verb: str, status: int, message: str) -> UnavailableError | Compacte
     if status == 401:
         return UnauthenticatedError(f"{verb}: the API server does not accept our credentials: {message}")
     if status == 403:
-        return DeniedError(f"{verb}: not permitted: {message}; see docs/kubernetes/netagent-rbac.yaml")
+        return DeniedError(f"{verb}: not permitted: {message}")
     if status == 404:
         return NotFoundError(text)
     return UnavailableError(text)

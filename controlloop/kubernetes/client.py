@@ -5,8 +5,10 @@ an administrator and NotFoundError an object. OperatorError when trying again ca
 """
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from secrets import randbelow
 from typing import TypeVar
 
 import msgspec
@@ -38,7 +40,9 @@ PAGE = 500
 LISTING_TRIES = 3
 """A listing that outlives its continue token is begun anew; one that never comes to its end is an outage."""
 WATCH_S = 300
-"""Asked for as the length of a watch: moves watches to new servers of a cluster that was enlarged or repaired."""
+"""A watch is asked for this long to twice as long: watches move on to a server that was added or repaired, and those
+that began together when one came back do not end together.
+"""
 WATCH_SLACK_S = 30
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 MAX_QUIET_S = 60.0
@@ -46,7 +50,7 @@ MAX_QUIET_S = 60.0
 
 
 class ApiClient:
-    """Needs no closing: each call has its own connection, a listing one for all of its pages."""
+    """Each call has a connection of its own, a listing one for all of its pages."""
 
     def __init__(self, access: Access, *, timeout_s: float = 15.0, page: int = PAGE, watch_s: int = WATCH_S) -> None:
         """`timeout_s` bounds each step of a call: connecting, waiting for an answer, a silence within it."""
@@ -55,6 +59,20 @@ class ApiClient:
         self._page = page
         self._watch_s = watch_s
         self._quiet_until = 0.0
+        self._open: set[Connection] = set()
+        self._unheard_since: dict[Collection, float] = {}
+
+    async def close(self) -> None:
+        """End all calls and watches with an UnavailableError. Whoever asks again gets a new connection: that is the
+        way on when our own address changed, and those that are open lead nowhere.
+        """
+        for connection in tuple(self._open):
+            await connection.close()
+
+    def unheard_s(self) -> float:
+        """For how long a watch that was begun has been without a server; 0 while all stand, or none was begun."""
+        since = min(self._unheard_since.values(), default=None)
+        return 0.0 if since is None else time.monotonic() - since
 
     async def get(self, collection: Collection, name: str, shape: type[T]) -> Put[T]:
         request = self._request("GET", collection.object_path(name))
@@ -110,16 +128,21 @@ class ApiClient:
     async def _watch_once(
         self, verb: str, collection: Collection, shape: type[T], after: str
     ) -> AsyncGenerator[Change[T], None]:
+        length_s = self._watch_s + randbelow(self._watch_s)
         target = collection.target(
-            watch="true", allowWatchBookmarks="true", resourceVersion=after, timeoutSeconds=self._watch_s
+            watch="true", allowWatchBookmarks="true", resourceVersion=after, timeoutSeconds=length_s
         )
-        silence_s = self._watch_s + WATCH_SLACK_S
-        async with (
-            self._connected(verb, self._request("GET", target)) as connection,
-            aclosing(_lines(verb, connection, silence_s)) as lines,
-        ):
-            async for line in lines:
-                yield parse_event(line, shape, verb)
+        silence_s = length_s + WATCH_SLACK_S
+        try:
+            async with (
+                self._connected(verb, self._request("GET", target)) as connection,
+                aclosing(_lines(verb, connection, silence_s)) as lines,
+            ):
+                self._unheard_since.pop(collection, None)
+                async for line in lines:
+                    yield parse_event(line, shape, verb)
+        finally:
+            self._unheard_since.setdefault(collection, time.monotonic())
 
     async def _object(self, verb: str, request: Request, shape: type[T]) -> Put[T]:
         async with self._connected(verb, request) as connection:
@@ -141,6 +164,7 @@ class ApiClient:
         try:
             yield connection
         finally:
+            self._open.discard(connection)
             await connection.close()
 
     async def _accepted(self, verb: str, request: Request) -> Connection:
@@ -159,6 +183,7 @@ class ApiClient:
         except BaseException:
             await connection.close()
             raise
+        self._open.add(connection)
         return connection
 
     async def _ask(self, verb: str, connection: Connection, request: Request) -> None:

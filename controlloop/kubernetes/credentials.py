@@ -3,6 +3,7 @@
 Each connection asks anew, so that what was rotated on disk is in use with the next request.
 """
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from controlloop.command import CommandError, run
 from controlloop.errors import UnavailableError
 
 EXEC_API = "client.authentication.k8s.io/v1"
+EXEC_TIMEOUT_S = 60.0
 EXEC_MARGIN = timedelta(seconds=10)
 """A token that is about to end may be refused by a server whose clock is ahead."""
 
@@ -90,8 +92,11 @@ class Plugin:
 
     async def _ask(self) -> tuple[Identity, datetime | None]:
         try:
-            said = await run(self._argv, environment=self._environment)
+            async with asyncio.timeout(EXEC_TIMEOUT_S):
+                said = await run(self._argv, environment=self._environment)
             credential = msgspec.json.decode(said, type=_ExecCredential)
+        except TimeoutError as error:
+            raise UnavailableError(f"credential plugin {self._argv[0]}: not done in {EXEC_TIMEOUT_S:.0f} s") from error
         except (CommandError, OSError) as error:
             raise UnavailableError(f"credential plugin: {error}") from error
         except msgspec.DecodeError as error:

@@ -277,6 +277,32 @@ async def test_a_connection_that_is_reset_is_unavailable(server, client):
         await asked
 
 
+async def test_who_has_been_without_a_watch_knows_for_how_long(server, client):
+    assert client.unheard_s() == 0
+    watch = await watching(client, server)
+    server.put("nodes", node("a"))
+    await watch.next()
+    assert client.unheard_s() == 0
+    server.drop_connections()
+    with pytest.raises(UnavailableError):
+        await watch.next()
+    assert client.unheard_s() > 0
+    watch = await watching(client, server)
+    server.put("nodes", node("b"))
+    await watch.next()
+    assert client.unheard_s() == 0
+
+
+async def test_closing_ends_a_watch_and_the_next_one_begins_anew(server, client):
+    watch = await watching(client, server)
+    server.put("nodes", node("a"))
+    await watch.next()
+    await client.close()
+    with pytest.raises(UnavailableError):
+        await watch.next()
+    assert (await client.list(NODES, Annotated)).objects
+
+
 @pytest.mark.parametrize("cut", [0, 10, 60, 200])
 async def test_a_list_that_is_cut_is_unavailable(server, client, cut):
     server.put("nodes", node("a"))
@@ -413,6 +439,7 @@ def certificates(tmp_path_factory):
     for name, more in (("server", ("-addext", "subjectAltName=IP:127.0.0.1")), ("client", ())):
         signed = ("-CA", "ca.crt", "-CAkey", "ca.key", "-addext", "basicConstraints=critical,CA:FALSE", *more)
         openssl(*new, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.crt", *signed)
+    openssl("pkey", "-in", "client.key", "-aes128", "-passout", "pass:secret", "-out", "locked.key")
     return directory
 
 
@@ -464,6 +491,13 @@ async def test_certificates_may_stand_in_the_kubeconfig_itself(tls_server, certi
 async def test_without_client_certificate_the_door_stays_shut(tls_server, certificates):
     client = kubeconfig(certificates / "kubeconfig", tls_server, {"certificate-authority": "ca.crt"}, {})
     with pytest.raises(UnavailableError):
+        await client.list(NODES, Annotated)
+
+
+async def test_an_encrypted_key_is_an_error_and_no_question(tls_server, certificates):
+    user = {"client-certificate": "client.crt", "client-key": "locked.key"}
+    client = kubeconfig(certificates / "kubeconfig", tls_server, {"certificate-authority": "ca.crt"}, user)
+    with pytest.raises(UnavailableError, match="certificate, key or CA cannot be used"):
         await client.list(NODES, Annotated)
 
 
