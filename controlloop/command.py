@@ -9,6 +9,9 @@ import shutil
 from collections.abc import Mapping, Sequence
 
 SEARCH_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+NOT_INSTALLED = 127
+"""What a shell says of a program that is not there."""
+
 PASSED_ON = ("XTABLES_LOCKFILE", "XTABLES_LIBDIR")
 
 
@@ -27,7 +30,7 @@ def find(program: str) -> str:
     """Absolute path of a system program; CommandError names the missing one."""
     path = shutil.which(program, path=SEARCH_PATH)
     if path is None:
-        raise CommandError([program], 127, f"{program} is not installed (looked in {SEARCH_PATH})")
+        raise CommandError([program], NOT_INSTALLED, f"{program} is not installed (looked in {SEARCH_PATH})")
     return path
 
 

@@ -43,7 +43,7 @@ class HealthServer:
         self._routes = routes
 
     async def run(self) -> None:
-        """Serve until cancelled. A socket that an earlier process left behind is replaced."""
+        """Serve until cancelled. A socket that an earlier process left behind is replaced (see runtime.only_one)."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._path.unlink(missing_ok=True)
@@ -65,7 +65,7 @@ class HealthServer:
                 request = await read_request(connection, reader)
                 writer.write(respond(connection, self._answer(request), to=request))
                 await writer.drain()
-        except (TimeoutError, OSError, h11.RemoteProtocolError):
+        except (TimeoutError, OSError, h11.ProtocolError):
             pass  # a slow, vanished or rude client costs itself its answer and us nothing
         finally:
             writer.close()

@@ -1,7 +1,12 @@
 """Where a daemon's sockets and files are. Imports next to nothing: every start of netctl passes here."""
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from controlloop.errors import OperatorError
 
 RUNTIME_DIRECTORY = Path("/run/nodenet")
 
@@ -13,3 +18,18 @@ def runtime_directory() -> Path:
     """
     given = [Path(path) for path in os.environ.get("RUNTIME_DIRECTORY", "").split(":") if path]
     return next((path for path in given if path.name == RUNTIME_DIRECTORY.name), RUNTIME_DIRECTORY)
+
+
+@contextmanager
+def only_one(program: str) -> Iterator[None]:
+    """Hold this program's place on the node. OperatorError when another one has it: two writers would undo each
+    other, and the second would take the first one's status socket.
+    """
+    path = runtime_directory() / f"{program}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as place:
+        try:
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OperatorError(f"{path}: another {program} runs here") from None
+        yield

@@ -60,9 +60,9 @@ class SyncEngine(Generic[K, V]):
         delta, self.pending = self.pending, Delta()
         try:
             changes = await self._write(delta, resync=resync or self._stale)
-        except BaseException:
+        except BaseException as error:
             self._stale = True
-            self.stats.failures += 1
+            self.stats.failures += isinstance(error, Exception)
             raise
         self._stale = False
         self._succeeded(time.monotonic() - started, changes)
@@ -72,11 +72,11 @@ class SyncEngine(Generic[K, V]):
             if delta:
                 await self._backend.apply(delta)
             return len(delta)
-        report = await reconcile(self._desired, self._backend)
-        # What differs after our own failure is not somebody else's doing.
-        if self.stats.syncs and not delta and not self._stale:
-            self.stats.repairs += len(report.delta)
-        return len(report.delta)
+        changes = len((await reconcile(self._desired, self._backend)).delta)
+        # What we had not written yet, or failed to write, is not somebody else's doing.
+        if self.stats.syncs and not self._stale:
+            self.stats.repairs += max(0, changes - len(delta))
+        return changes
 
     def _succeeded(self, took_s: float, changes: int) -> None:
         first = not self.stats.syncs
@@ -85,6 +85,3 @@ class SyncEngine(Generic[K, V]):
         self.stats.last_duration_s = took_s
         if changes or first:
             log.info("synced", rules=self.name, changes=changes, took_ms=round(took_s * 1000, 1))
-
-    async def cleanup(self) -> None:
-        await self._backend.cleanup()

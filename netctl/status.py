@@ -31,7 +31,7 @@ def read_status(run_dir: Path) -> NodeStatus:
         try:
             document = get_json(run_dir / f"{daemon}.sock", "/status")
         except UnreachableError as error:
-            status.lines.append(f"  {daemon:9} not running")
+            status.lines.append(f"  {daemon:9} no answer")
             status.problems.append(f"{daemon} does not answer ({error}); rules and routes stay as they are")
             status.exit_code = UNREACHABLE
             continue
@@ -43,6 +43,8 @@ def add(status: NodeStatus, daemon: str, document: Mapping[str, Any], descriptio
     status.node = document["node"]
     ready = "ready" if document["ready"] else "NOT READY"
     status.lines.append(f"  {daemon:9} {ready:9} {', '.join(description)}")
+    if away := document.get("source", {}).get("away"):
+        status.problems.append(f"{daemon} hears nothing new, what is programmed stays: {away}")
     if not document["ready"]:
         status.problems.append(f"{daemon}: the kernel does not hold what is desired (journalctl -u {daemon})")
     status.problems += [f"skipped {item['name']}: {item['reason']}" for item in document["skipped"]]

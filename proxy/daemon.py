@@ -1,19 +1,23 @@
 """netproxy as a process: a source feeds the tracker, one task owns the kernel, and a socket tells how it goes."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 
-from controlloop import __version__
-from controlloop.command import CommandError
+from controlloop.command import NOT_INSTALLED, CommandError
+from controlloop.errors import OperatorError
 from controlloop.etcd import Etcd
 from controlloop.family import Family
-from controlloop.health import HealthServer, json_answer, yes_or_no
+from controlloop.health import HealthServer
+from controlloop.iptables.kernel import Variant
 from controlloop.logs import Log
 from controlloop.notify import Notifier
+from controlloop.pulse import Pulse
 from controlloop.runner import Runner
-from controlloop.runtime import runtime_directory
+from controlloop.runtime import only_one, runtime_directory
+from controlloop.skips import SkippedLog
 from proxy.config import ProxyMode, Settings, SourceKind
 from proxy.frontends import ServiceName
 from proxy.iptables.desired import IptablesPlanner
@@ -23,8 +27,11 @@ from proxy.nftables.kernel import NftablesBackend
 from proxy.sources import Source
 from proxy.sources.etcd import EtcdSource
 from proxy.sources.files import FilesSource
+from proxy.status import ProxyStatus
 from proxy.sync import ServiceSync
 from proxy.tracker import Tracker
+
+Rules = NftablesBackend | IptablesBackend
 
 log = Log("netproxy")
 
@@ -59,114 +66,112 @@ class Netproxy:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._tracker = Tracker(settings.node_name, settings.balance)
+        self._source = make_source(settings)
         self._engines = engines(settings)
         self._changed: set[ServiceName] = set()
         self._listed = asyncio.Event()
+        self._leftovers_gone = False
         self._notifier = Notifier()
-        self._ready = False
-        self._runner = Runner(self._sync, resync_s=RESYNC_S, turn=self._notifier.watchdog)
+        self._pulse = Pulse(self._notifier)
+        self._skipped = SkippedLog(log)
+        self._status = ProxyStatus(settings, self._source, self._engines, self._skipped)
+        self._runner = Runner(self._sync, resync_s=RESYNC_S, turn=self._pulse.turn)
 
     async def run(self) -> None:
-        routes = {"/status": self._status, "/healthz": self._healthz, "/readyz": self._readyz}
+        routes = {**self._status.routes(), "/healthz": self._pulse.healthz}
         async with asyncio.TaskGroup() as group:
             group.create_task(HealthServer(runtime_directory() / "netproxy.sock", routes).run())
-            group.create_task(self._follow(make_source(self._settings)))
+            group.create_task(self._follow())
             group.create_task(self._program())
 
-    async def _follow(self, source: Source) -> None:
-        async for batch in source.batches():
-            self._changed |= self._tracker.apply(batch)
-            if batch.listed:
-                self._listed.set()
-            self._runner.wake()
+    async def _follow(self) -> None:
+        async with aclosing(self._source.batches()) as batches:
+            async for batch in batches:
+                self._changed |= self._tracker.apply(batch)
+                self._skipped.tell(self._tracker.skipped)
+                if batch.listed:
+                    self._listed.set()
+                self._runner.wake()
 
     async def _program(self) -> None:
         """Write nothing before the first list is in: an empty cluster and an unread one look alike."""
         while not self._listed.is_set():
-            self._notifier.watchdog()
-            try:
+            self._pulse.turn()
+            self._notifier.status("waiting for the first list of services")
+            with suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await self._listed.wait()
-            except TimeoutError:
-                self._notifier.status("waiting for the first list of services")
         await self._runner.run()
 
     async def _sync(self, resync: bool) -> None:  # noqa: FBT001 - the runner's contract
         changed, self._changed = self._changed, set()
         frontends = [(service, self._tracker.frontends(service)) for service in changed]
+        self._status.count(frontends)
         for engine in self._engines:
             engine.plan(frontends)
-        # One family's failure must not keep the other family's services from being right.
-        outcomes = await asyncio.gather(
-            *(engine.sync(resync=resync) for engine in self._engines), return_exceptions=True
-        )
-        for failure in filter(None, outcomes):
-            raise failure
-        if not self._ready:
-            await self._became_ready()
+        await self._write(resync=resync)
+        # Only now, with every service answering in this mode, may what another mode left go.
+        if resync and not self._leftovers_gone:
+            self._leftovers_gone = not await remove_rules(leftovers(self._settings.mode))
+        if not self._status.was_ready:
+            self._became_ready()
 
-    async def _became_ready(self) -> None:
-        self._ready = True
-        # Only now, with every service answering in this mode, may the other mode's rules go.
-        await remove_rules_of(other_mode(self._settings.mode))
-        services = len(list(self._tracker.services()))
-        log.info("ready", services=services, mode=self._settings.mode.value, skipped=len(self._tracker.skipped))
-        self._notifier.ready(f"{services} services in {self._settings.mode.value} mode")
+    async def _write(self, *, resync: bool) -> None:
+        """One family's failure must not keep the other family's services from being right."""
+        work = (engine.sync(resync=resync) for engine in self._engines)
+        outcomes = await asyncio.gather(*work, return_exceptions=True)
+        failures = [(engine, error) for engine, error in zip(self._engines, outcomes, strict=True) if error]
+        for engine, error in failures:
+            log.warning("not synced", rules=engine.name, error=error)
+        for _, error in failures:
+            raise error
 
-    def _status(self) -> Any:
-        return json_answer(self._document())
-
-    def _document(self) -> dict[str, Any]:
-        names = list(self._tracker.services())
-        frontends = [frontend for name in names for frontend in self._tracker.frontends(name)]
-        return {
-            "apiVersion": "nodenet.io/v1alpha1",
-            "kind": "NetproxyStatus",
-            "version": __version__,
-            "node": self._settings.node_name,
-            "mode": self._settings.mode.value,
-            "source": self._settings.source.value,
-            "ready": self._in_kernel(),
-            "services": len(names),
-            "frontends": len(frontends),
-            "endpoints": sum(len(frontend.endpoints) for frontend in frontends),
-            "skipped": [{"name": item.name, "reason": item.reason} for item in self._tracker.skipped.values()],
-            "rules": {engine.name: engine.stats for engine in self._engines},
-        }
-
-    def _in_kernel(self) -> bool:
-        return self._ready and all(engine.in_kernel for engine in self._engines)
-
-    def _healthz(self) -> Any:
-        return yes_or_no(good=True, text="the loop turns")
-
-    def _readyz(self) -> Any:
-        ready = self._in_kernel()
-        return yes_or_no(good=ready, text="the kernel holds what is desired" if ready else "not in sync")
+    def _became_ready(self) -> None:
+        self._status.was_ready = True
+        mode, services = self._settings.mode.value, len(self._tracker.services())
+        log.info("ready", services=services, mode=mode, skipped=len(self._skipped.current))
+        self._notifier.ready(f"{services} services in {mode} mode")
 
 
-def other_mode(mode: ProxyMode) -> ProxyMode:
-    return ProxyMode.IPTABLES if mode is ProxyMode.NFTABLES else ProxyMode.NFTABLES
+def leftovers(mode: ProxyMode) -> Iterator[Rules]:
+    """Whatever an earlier netproxy in another mode, or with the other variant of iptables, may have left."""
+    for family in families():
+        if mode is ProxyMode.IPTABLES:
+            yield NftablesBackend(family)
+        else:
+            yield IptablesBackend(family)
+        yield from other_variant(family)
 
 
-def backends_of(mode: ProxyMode) -> Iterator[NftablesBackend | IptablesBackend]:
-    make = NftablesBackend if mode is ProxyMode.NFTABLES else IptablesBackend
-    return (make(family) for family in families())
+def other_variant(family: Family) -> Iterator[IptablesBackend]:
+    """Legacy rules, where there are any: asking for them would make the kernel set the tables up."""
+    with suppress(OSError):
+        if "nat" in Path("/proc/net/ip_tables_names").read_text().split():
+            yield IptablesBackend(family, Variant.LEGACY)
 
 
-async def remove_rules_of(mode: ProxyMode) -> None:
-    """Best effort: what cannot be read (a program that is not installed) cannot be ours."""
-    for backend in backends_of(mode):
+async def remove_rules(backends: Iterable[Rules]) -> list[CommandError]:
+    """Remove all that is ours; gives back what failed. With a program that is not installed nothing was written."""
+    failures = []
+    for backend in backends:
         try:
             await backend.cleanup()
         except CommandError as error:
-            log.warning("cleanup failed", mode=mode.value, error=error)
+            if error.returncode != NOT_INSTALLED:
+                log.warning("cleanup failed", error=error)
+                failures.append(error)
+    return failures
 
 
 async def cleanup() -> None:
-    for mode in ProxyMode:
-        await remove_rules_of(mode)
+    """Remove all rules of ours, in every mode and variant. OperatorError when some could not be removed."""
+    everything = [backend for mode in ProxyMode for backend in leftovers(mode)]
+    for failure in await remove_rules(everything):
+        raise OperatorError(f"--cleanup: {failure}")
 
 
 async def serve(settings: Settings) -> None:
-    await Netproxy(settings).run()
+    with only_one("netproxy"):
+        if not settings.cluster_cidrs:
+            log.warning("without --cluster-cidr nobody knows who is a pod: callers from outside are not masqueraded")
+        await Netproxy(settings).run()

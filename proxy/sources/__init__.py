@@ -3,7 +3,7 @@
 Pure: the words that sources and the tracker share. `etcd` and `files` are the sources; one contract suite holds both.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,7 +33,12 @@ class Batch:
 
 
 class Source(Protocol):
-    def batches(self) -> AsyncIterator[Batch]:
+    @property
+    def away(self) -> str:
+        """Why nothing new can be heard at the moment; empty when it can."""
+        ...
+
+    def batches(self) -> AsyncGenerator[Batch, None]:
         """Batches for ever, a listed one first. A source that is away is waited for; OperatorError when it can never
         come.
         """

@@ -21,32 +21,47 @@ class EtcdSource:
         self._etcd = etcd
         # One listing and one watch hold both kinds, so that a Service and its endpoints come from one revision.
         self._prefix = f"{prefix.rstrip('/')}/"
+        self.away = ""
         self._unread: dict[str, Skipped] = {}
         self._backoff = Backoff()
 
     async def batches(self) -> AsyncGenerator[Batch, None]:
         """All objects, then every change. While etcd is away nothing is given out, and nothing is taken back."""
         revision: int | None = None
-        while True:
-            try:
-                if revision is None:
-                    listing = await self._etcd.list(self._prefix)
-                    revision = listing.revision
-                    self._backoff.reset()
-                    yield self._listed(listing)
-                async with aclosing(self._etcd.watch(self._prefix, revision)) as changes:
-                    async for change in changes:
-                        revision = change.revision
-                        self._backoff.reset()
-                        if change.put or change.removed:
-                            yield self._changed(change)
-            except CompactedError as error:
-                log.info("list again", prefix=self._prefix, because=error)
-                revision = None
-            except UnavailableError as error:
-                wait_s = self._backoff.next()
-                log.warning("etcd is away", prefix=self._prefix, error=error, retry_in_s=round(wait_s, 1))
-                await sleep(wait_s)
+        try:
+            while True:
+                try:
+                    if revision is None:
+                        listing = await self._etcd.list(self._prefix)
+                        revision = listing.revision
+                        self._is_back()
+                        yield self._listed(listing)
+                    elif self.away:
+                        # A watch that is quiet says nothing of a server that answers.
+                        await self._etcd.get(self._prefix)
+                        self._is_back()
+                    async with aclosing(self._etcd.watch(self._prefix, revision)) as changes:
+                        async for change in changes:
+                            revision = change.revision
+                            if change.put or change.removed:
+                                yield self._changed(change)
+                except CompactedError as error:
+                    revision = None
+                    await self._pause("list again", error)
+                except UnavailableError as error:
+                    self.away = str(error)
+                    await self._pause("etcd is away", error)
+        finally:
+            await self._etcd.close()
+
+    def _is_back(self) -> None:
+        self.away = ""
+        self._backoff.reset()
+
+    async def _pause(self, event: str, error: Exception) -> None:
+        wait_s = self._backoff.next()
+        log.warning(event, prefix=self._prefix, error=error, retry_in_s=round(wait_s, 1))
+        await sleep(wait_s)
 
     def _listed(self, listing: Listing) -> Batch:
         self._unread.clear()

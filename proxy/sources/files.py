@@ -28,7 +28,7 @@ class FilesSource:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._manifests = ManifestDirectory(directory)
-        self._away = False
+        self.away = ""
 
     async def batches(self) -> AsyncGenerator[Batch, None]:
         watch = self._open()
@@ -62,13 +62,13 @@ class FilesSource:
                 await asyncio.sleep(LOST_FILE_S)
             batch = await asyncio.to_thread(self._manifests.scan)
         except OSError as error:
-            if not self._away:
+            if not self.away:
                 log.warning("manifests are away, their objects stay", directory=self._directory, error=error.strerror)
-            self._away = True
+            self.away = f"{self._directory}: {error.strerror}"
             return None
-        if self._away:
+        if self.away:
             log.info("manifests are back", directory=self._directory)
-        self._away = False
+        self.away = ""
         return batch
 
     def _operator_error(self, error: OSError) -> OperatorError:

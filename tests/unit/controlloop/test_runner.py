@@ -55,7 +55,7 @@ async def test_many_wake_ups_while_the_job_runs_become_one_more_run():
     for _ in range(5):
         runner.wake()
     job.may_end.set()
-    await run_until(runner, lambda: turns, task)
+    await run_until(runner, lambda: len(turns) == 2, task)
     assert job.runs == [True, False]
 
 

@@ -140,10 +140,10 @@ def proxy(monkeypatch):
     made = [Engine(), Engine()]
     monkeypatch.setattr(daemon, "engines", lambda _settings: made)
 
-    async def no_other_mode(_mode):
-        pass
+    async def nothing_left(_backends):
+        return []
 
-    monkeypatch.setattr(daemon, "remove_rules_of", no_other_mode)
+    monkeypatch.setattr(daemon, "remove_rules", nothing_left)
     settings = Settings(SourceKind.FILES, (), "", "/nowhere", ProxyMode.NFTABLES, {}, "node-a", Balance.RANDOM)
     return Netproxy(settings), made
 
@@ -155,7 +155,7 @@ async def test_a_family_that_fails_leaves_the_other_one_right_and_the_node_unrea
     with pytest.raises(CommandError):
         await netproxy._sync(resync=True)
     assert families[1 - failing].rules.rules == {"base": "chain"}
-    assert netproxy._readyz().status == 503
+    assert netproxy._status.readyz().status == 503
     await netproxy._sync(resync=True)
     assert families[failing].rules.rules == {"base": "chain"}
-    assert netproxy._readyz().status == 200
+    assert netproxy._status.readyz().status == 200

@@ -23,6 +23,7 @@ class ScriptedEtcd:
     def __init__(self, *steps):
         self.steps = list(steps)
         self.calls = []
+        self.closed = False
 
     def _next(self):
         step = self.steps.pop(0)
@@ -33,6 +34,12 @@ class ScriptedEtcd:
     async def list(self, prefix):
         self.calls.append(f"list {prefix}")
         return self._next()
+
+    async def get(self, _key):
+        """It answers again."""
+
+    async def close(self):
+        self.closed = True
 
     async def watch(self, prefix, after):
         self.calls.append(f"watch {prefix} after {after}")
@@ -47,6 +54,7 @@ async def take(etcd, count, prefix="/nodenet"):
     batches = EtcdSource(etcd, prefix).batches()
     taken = [await anext(batches) for _ in range(count)]
     await batches.aclose()
+    assert etcd.closed
     return taken
 
 

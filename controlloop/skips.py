@@ -1,0 +1,24 @@
+"""Says once which objects are left out, and why."""
+
+from collections.abc import Mapping
+
+from controlloop.errors import Skipped
+from controlloop.logs import Log
+
+
+class SkippedLog:
+    def __init__(self, log: Log) -> None:
+        self.current: Mapping[str, Skipped] = {}
+        self.total = 0
+        """How many were ever left out, or left out for another reason."""
+        self._log = log
+
+    def tell(self, skipped: Mapping[str, Skipped]) -> None:
+        """Let these be all that are left out now; those that are new, or have a new reason, go into the log."""
+        for name, one in skipped.items():
+            if self.current.get(name) != one:
+                self.total += 1
+                self._log.warning("skipped", name=name, reason=one.reason)
+        for name in self.current.keys() - skipped.keys():
+            self._log.info("no longer skipped", name=name)
+        self.current = dict(skipped)
