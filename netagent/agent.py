@@ -22,7 +22,7 @@ from netagent.backends.backend import Node
 from netagent.desired import lease_attrs, pod_mtu
 from netagent.kernel import OverlayError
 from netagent.overlay import Overlay
-from netagent.state import Key, LinkAddress, Object, VxlanLink
+from netagent.state import Key, Link, LinkAddress, Object
 from netagent.status import LastReconcile, Status
 from subnet_alloc.leasing import LeaseLostError, OwnLease, acquire, follow, keep
 from subnet_alloc.model import NetworkConfig
@@ -208,4 +208,4 @@ def skipped_by_kernel(error: OverlayError) -> list[Skipped]:
 
 
 def concerns_device(error: OverlayError) -> bool:
-    return any(isinstance(failure.operation.object, VxlanLink | LinkAddress) for failure in error.failures)
+    return any(isinstance(failure.operation.object, Link | LinkAddress) for failure in error.failures)

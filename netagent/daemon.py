@@ -49,7 +49,7 @@ async def work(settings: Settings, registry: Registry, status: Status) -> None:
     config = await wait_for_config(registry, settings.config_key, status)
     node = await survey(settings, config)
     status.devices = node.backend.devices(node.underlay)
-    kernel = OverlayKernel(status.devices)
+    kernel = OverlayKernel()
     log.info("starting", node=node.name, underlay=next(iter(node.underlay.values())), devices=" ".join(status.devices))
     try:
         await Agent(Surroundings(node, config, registry, kernel, Path(settings.subnet_file)), status).run()

@@ -1,21 +1,41 @@
 """In which order a change goes into the kernel.
 
 Pure. Everything that must be there is put before anything goes: a peer with a new MAC is reachable at every moment,
-and the kernel, which drops all routes of a device that loses its last address, always sees the next one first.
+and the kernel, which drops all routes of a device that loses its last address, always sees the next one first. The
+exception is a route for whose sake the kernel would refuse another.
 """
 
 from dataclasses import dataclass
 from enum import Enum
-from operator import attrgetter
 
 from controlloop.delta import Delta
-from netagent.state import FdbEntry, Key, LinkAddress, Neighbor, Object, Route, VxlanLink
+from netagent.state import (
+    FdbEntry,
+    IpipLink,
+    Key,
+    Link,
+    LinkAddress,
+    Neighbor,
+    Object,
+    Route,
+    VxlanLink,
+    WireguardIdentity,
+    WireguardLink,
+    WireguardPeer,
+)
 
 # Each stands on the ones before: a route asks for its gateway's MAC, a MAC for the address behind it.
-ORDER = {VxlanLink: 0, LinkAddress: 1, FdbEntry: 2, Neighbor: 3, Route: 4}
-
-# What the driver fixes when it creates a device.
-fixed_at_creation = attrgetter("vni", "port", "parent", "local", "gbp")
+ORDER = {
+    VxlanLink: 0,
+    IpipLink: 0,
+    WireguardLink: 0,
+    LinkAddress: 1,
+    WireguardIdentity: 2,
+    WireguardPeer: 3,
+    FdbEntry: 3,
+    Neighbor: 4,
+    Route: 5,
+}
 
 
 class Verb(Enum):
@@ -36,10 +56,26 @@ class Operation:
 
 
 def plan(delta: Delta[Key, Object]) -> list[Operation]:
+    in_the_way = {key: old for key, old in delta.drop.items() if hinders(old, delta.put.get(key))}
     put = sorted(delta.put.values(), key=rank)
-    drop = sorted((value for key, value in delta.drop.items() if key not in delta.put), key=rank, reverse=True)
-    additions = [Operation(verb_for(delta.drop.get(value.key), value), value) for value in put]
-    return additions + [Operation(Verb.REMOVE, value) for value in drop]
+    changes = {key: old for key, old in delta.drop.items() if key not in in_the_way}
+    drop = sorted((old for key, old in changes.items() if key not in delta.put), key=rank, reverse=True)
+    return [
+        *(Operation(Verb.REMOVE, old) for old in in_the_way.values()),
+        *(Operation(verb_for(changes.get(new.key), new), new) for new in put),
+        *(Operation(Verb.REMOVE, old) for old in drop),
+    ]
+
+
+def hinders(old: Object, new: Object | None) -> bool:
+    """For a gateway that is onlink, IPv6 refuses one that another route of the table leads to by another device
+    (ip6_route_check_nh_onlink, Linux 6.18).
+    """
+    if not isinstance(old, Route) or old.prefix.version != 6:
+        return False
+    if isinstance(new, Route):
+        return new.onlink and new.device != old.device
+    return old.gateway is None
 
 
 def rank(value: Object) -> int:
@@ -49,6 +85,6 @@ def rank(value: Object) -> int:
 def verb_for(old: Object | None, new: Object) -> Verb:
     if old is None:
         return Verb.ADD
-    if isinstance(new, VxlanLink) and fixed_at_creation(old) != fixed_at_creation(new):
+    if isinstance(new, Link) and (type(old) is not type(new) or old.fixed != new.fixed):
         return Verb.RECREATE
     return Verb.CHANGE

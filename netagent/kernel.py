@@ -1,31 +1,28 @@
 """The overlay in the kernel: reads and changes what is ours and nothing else.
 
-Ours are the VXLAN devices that we named or marked (state.ALIAS), what stands on them, and the routes with our protocol
-number. Devices go through pyroute2; all else, where thousands come at once, through `netlink`.
+Ours are the devices that we marked (state.ALIAS) or flanneld named, of any backend, what stands on them, and the routes
+with our protocol number. Devices go through `links`, WireGuard's peers through `wireguard`; all else, where thousands
+come at once, through `netlink`.
 """
 
 import asyncio
 import errno
 import socket
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
-from ipaddress import ip_address
+from dataclasses import dataclass, replace
 from itertools import groupby
-from pathlib import Path
-from typing import Any, cast
 
 from pyroute2 import AsyncIPRoute, NetlinkError
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
+from controlloop.command import CommandError
 from controlloop.delta import Delta
 from controlloop.family import Family
-from netagent.diff import Operation, Verb, plan
+from netagent.diff import Operation, Verb, plan, rank
+from netagent.links import FLANNELD_NAMES, change_link, decode_link, index_of, is_ours
 from netagent.messages import (
-    HEADER,
-    RTM_NEWLINK,
     Names,
     decode_address,
+    decode_label,
     decode_neighbor,
     decode_route,
     dump_addresses,
@@ -34,8 +31,20 @@ from netagent.messages import (
     dump_neighbors,
     dump_routes,
 )
-from netagent.netlink import Channel
-from netagent.state import ALIAS, PROTOCOL, PROTOCOL_BOOT, Key, Object, Route, VxlanLink
+from netagent.netlink import Channel, Refusal
+from netagent.state import (
+    IPIP_DEVICE,
+    PROTOCOL,
+    PROTOCOL_BOOT,
+    Key,
+    Link,
+    Object,
+    Route,
+    WireguardIdentity,
+    WireguardLink,
+    WireguardPeer,
+)
+from netagent.wireguard import WireguardTool
 
 # Handing work to a thread costs 0.2 ms: worth it from about this many changes on.
 INLINE = 50
@@ -43,7 +52,6 @@ INLINE = 50
 # "Not there", in the kernel's words for routes, neighbors and FDB entries, addresses, devices.
 GONE = {errno.ESRCH, errno.ENOENT, errno.EADDRNOTAVAIL, errno.ENODEV}
 
-IFF_UP = 1
 SHOWN = 5
 
 
@@ -68,24 +76,33 @@ class OverlayError(OSError):
 class OverlayKernel:
     """A controlloop.reconcile.Kernel for the network namespace it is made in."""
 
-    def __init__(self, devices: Collection[str] = ()) -> None:
-        """`devices` are ours by name, whoever made them: flanneld's device is taken over as it is."""
-        self._devices = frozenset(devices)
+    def __init__(self) -> None:
         self._channel = Channel()
+        self._wireguard = WireguardTool()
+
+    @property
+    def port(self) -> int:
+        """The netlink port that our changes come from, by which their echo is known; links have another."""
+        return self._channel.port
 
     def close(self) -> None:
         self._channel.close()
 
     async def dump(self) -> dict[Key, Object]:
-        return await asyncio.to_thread(self._dump)
+        found = await asyncio.to_thread(self._dump)
+        for link in [each for each in found.values() if isinstance(each, WireguardLink)]:
+            found |= await self._wireguard.dump(link.name)
+        return found
 
     async def apply(self, delta: Delta[Key, Object]) -> None:
         """OverlayError names each change that failed. What is already gone counts as removed."""
         failures: list[Failure] = []
-        for is_link, group in groupby(plan(delta), key=lambda operation: isinstance(operation.object, VxlanLink)):
+        for kind, group in groupby(plan(delta), key=lambda operation: seam_of(operation.object)):
             operations = list(group)
-            if is_link:
+            if kind is Link:
                 failures += await self._change_links(operations)
+            elif kind is WireguardTool:
+                failures += await self._change_wireguard(operations)
             elif len(operations) <= INLINE:
                 failures += self._change(operations)
             else:
@@ -133,29 +150,39 @@ class OverlayKernel:
             elif operation.verb is not Verb.REMOVE:
                 failures.append(Failure(operation, f"no device {device}"))
         refused = self._channel.change(iter(known))
-        return failures + [
-            Failure(operation, self._reason(operation, refusal))
-            for operation, refusal in refused
-            if operation.verb is not Verb.REMOVE or refusal.errno not in GONE
-        ]
+        return failures + self._second_try(refused, indexes)
 
-    def _reason(self, operation: Operation, refusal: OSError) -> str:
-        if refusal.errno != errno.EEXIST or not isinstance(operation.object, Route):
-            return str(refusal.strerror)
+    def _second_try(self, refused: list[tuple[Operation, Refusal]], indexes: dict[str, int]) -> list[Failure]:
+        """Take over the routes that flanneld left in our place; all other refusals stand."""
+        in_the_way = self._routes_in_the_way(
+            operation for operation, refusal in refused if refusal.errno == errno.EEXIST
+        )
+        failures, again = [], []
+        for operation, refusal in refused:
+            found = in_the_way.get(operation.object.key)
+            if operation.verb is Verb.REMOVE and refusal.errno in GONE:
+                continue
+            if found and replace(found, protocol=PROTOCOL) == operation.object and found.protocol == PROTOCOL_BOOT:
+                again.append((Operation(Verb.CHANGE, operation.object), indexes[found.device]))
+            else:
+                reason = f"there is a route that is not ours: {found}" if found else str(refusal.strerror)
+                failures.append(Failure(operation, reason))
+        return failures + [Failure(each, str(refusal.strerror)) for each, refusal in self._channel.change(iter(again))]
+
+    def _routes_in_the_way(self, operations: Iterable[Operation]) -> dict[Key, Route]:
+        keys = {each.object.key: Family.of(each.object.prefix) for each in operations if isinstance(each.object, Route)}
         names = dict(socket.if_nameindex())
-        dump = self._channel.dump(dump_routes(Family.of(operation.object.prefix)))
-        routes = (decode_route(payload, names) for payload in dump)
-        foreign = next((route for route in routes if route and route.key == operation.object.key), None)
-        return f"there is a route that is not ours: {foreign}"
+        dumps = [self._channel.dump(dump_routes(family)) for family in set(keys.values())]
+        routes = (decode_route(payload, names) for dump in dumps for payload in dump)
+        return {route.key: route for route in routes if route and route.key in keys}
 
     # Devices
 
-    def _links(self) -> Iterator[VxlanLink]:
-        # The kernel filters: a node has a device for each pod, and decoding one takes pyroute2 a millisecond.
-        for payload in self._channel.dump(dump_links("vxlan")):
-            link = decode_link(payload)
-            if link and (link.name in self._devices or link.alias == ALIAS):
-                yield link
+    def _links(self) -> Iterator[Link]:
+        # The kernel filters by kind, but gives all devices while it has no driver for that kind.
+        payloads = (payload for kind in FLANNELD_NAMES for payload in self._channel.dump(dump_links(kind)))
+        ours = {label.name: payload for payload in payloads if is_ours(label := decode_label(payload))}
+        yield from filter(None, map(decode_link, ours.values()))
 
     async def _change_links(self, operations: list[Operation]) -> list[Failure]:
         failures = []
@@ -163,100 +190,50 @@ class OverlayKernel:
             for operation in operations:
                 try:
                     await change_link(netlink, operation)
-                except (NetlinkError, OSError) as error:
+                except (NetlinkError, OSError, CommandError) as error:
                     failures.append(Failure(operation, str(error)))
         return failures
 
+    # WireGuard
+
+    async def _change_wireguard(self, operations: list[Operation]) -> list[Failure]:
+        failures = []
+        for (device, _, removes), group in groupby(sorted(operations, key=way_into_wireguard), way_into_wireguard):
+            some = list(group)
+            if removes and not index_of(device):
+                continue
+            try:
+                await self._into_wireguard(device, [each.object for each in some], removes=removes)
+            except CommandError as error:
+                failures += [Failure(operation, str(error)) for operation in some]
+        return failures
+
+    async def _into_wireguard(self, device: str, objects: list[Object], *, removes: bool) -> None:
+        peers = [each for each in objects if isinstance(each, WireguardPeer)]
+        for identity in [each for each in objects if isinstance(each, WireguardIdentity)]:
+            # Without its device there is no identity, and with it always one.
+            if not removes:
+                await self._wireguard.identify(identity)
+        if peers:
+            await (self._wireguard.remove if removes else self._wireguard.put)(device, peers)
+
+
+def seam_of(thing: Object) -> object:
+    """What a change goes through."""
+    if isinstance(thing, Link):
+        return Link
+    return WireguardTool if isinstance(thing, WireguardIdentity | WireguardPeer) else None
+
+
+def way_into_wireguard(operation: Operation) -> tuple[str, int, bool]:
+    """One run of `wg` for all that has the same; who we are comes before whom we know."""
+    return device_of(operation.object), rank(operation.object), operation.verb is Verb.REMOVE
+
 
 def device_of(thing: Object) -> str:
-    return thing.name if isinstance(thing, VxlanLink) else thing.device
+    return thing.name if isinstance(thing, Link) else thing.device
 
 
 def is_flannels(route: Route) -> bool:
     """A route as flanneld leaves it, for us to take over; one that a person added goes elsewhere or without onlink."""
-    return route.onlink and route.gateway == route.prefix.network_address
-
-
-# pyroute2 is untyped: its messages and sockets are Any here, and leave this file as our own values only.
-
-
-def decode_link(payload: bytes) -> VxlanLink | None:
-    """None for a device of another kind."""
-    message: Any = ifinfmsg(HEADER.pack(HEADER.size + len(payload), RTM_NEWLINK, 0, 0, 0) + payload)
-    message.decode()
-    if message.get(("linkinfo", "kind")) != "vxlan":
-        return None
-    vxlan = message.get(("linkinfo", "data"))
-    family_of_local = "vxlan_local" if vxlan.get("vxlan_local") else "vxlan_local6"
-    local = vxlan.get(family_of_local)
-    return VxlanLink(
-        name=message.get("ifname"),
-        vni=vxlan.get("vxlan_id"),
-        port=vxlan.get("vxlan_port"),
-        parent=name_of(vxlan.get("vxlan_link")),
-        local=ip_address(local) if local else None,
-        mac=message.get("address"),
-        mtu=message.get("mtu"),
-        learning=bool(vxlan.get("vxlan_learning")),
-        gbp=bool(vxlan.get("vxlan_gbp")),
-        alias=message.get("ifalias") or "",
-        up=bool(message["flags"] & IFF_UP),
-    )
-
-
-def index_of(name: str) -> int:
-    """0 when there is no such device."""
-    with suppress(OSError):
-        return socket.if_nametoindex(name)
-    return 0
-
-
-def name_of(index: int | None) -> str:
-    with suppress(OSError):
-        return socket.if_indextoname(index or 0)
-    return ""
-
-
-async def change_link(netlink: Any, operation: Operation) -> None:
-    link = cast("VxlanLink", operation.object)
-    if operation.verb in {Verb.REMOVE, Verb.RECREATE}:
-        await remove_link(netlink, link)
-    if operation.verb in {Verb.ADD, Verb.RECREATE}:
-        await netlink.link("add", ifname=link.name, kind="vxlan", address=link.mac, mtu=link.mtu, **vxlan_data(link))
-    if operation.verb is not Verb.REMOVE:
-        await settle_link(netlink, link)
-
-
-async def remove_link(netlink: Any, link: VxlanLink) -> None:
-    with suppress(OSError):  # nobody there is what we want
-        index = socket.if_nametoindex(link.name)
-        await netlink.link("del", index=index)
-
-
-def vxlan_data(link: VxlanLink) -> dict[str, Any]:
-    local = {} if link.local is None else {Family.of(link.local): str(link.local)}
-    data = {
-        "vxlan_id": link.vni,
-        "vxlan_link": socket.if_nametoindex(link.parent),
-        "vxlan_local": local.get(Family.V4),
-        "vxlan_local6": local.get(Family.V6),
-        "vxlan_port": link.port,
-        "vxlan_learning": int(link.learning),
-        "vxlan_gbp": True if link.gbp else None,
-    }
-    return {name: value for name, value in data.items() if value is not None}
-
-
-async def settle_link(netlink: Any, link: VxlanLink) -> None:
-    """What the kernel lets us change on a device that exists. An alias goes in only after creation."""
-    index = socket.if_nametoindex(link.name)
-    await netlink.link("set", index=index, address=link.mac, mtu=link.mtu, ifalias=link.alias)
-    await netlink.link("set", index=index, kind="vxlan", vxlan_id=link.vni, vxlan_learning=int(link.learning))
-    accept_no_router_advertisements(link.name)
-    await netlink.link("set", index=index, state="up" if link.up else "down")
-
-
-def accept_no_router_advertisements(device: str) -> None:
-    # A peer's pod must not hand us routes. Without IPv6 in the kernel the file is missing, and so is the danger.
-    with suppress(OSError):
-        Path("/proc/sys/net/ipv6/conf", device, "accept_ra").write_text("0")
+    return route.onlink and (route.device == IPIP_DEVICE or route.gateway == route.prefix.network_address)

@@ -5,7 +5,7 @@ maps keys to objects; `desired` says what should be, `kernel` what is, and equal
 """
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from controlloop.family import Family, IPAddress, IPNetwork
@@ -19,6 +19,9 @@ PROTOCOL_BOOT = 3
 
 # Written on a device at creation: however it is named, this is how a later run, or cleanup, knows it as ours.
 ALIAS = "nodenet"
+
+# flanneld's name; there is one of it on a node.
+IPIP_DEVICE = "flannel.ipip"
 
 # What the kernel fills in when a route names no metric (IP6_RT_PRIO_USER for IPv6).
 METRIC = {Family.V4: 0, Family.V6: 1024}
@@ -56,20 +59,111 @@ class VxlanLink:
     def key(self) -> Key:
         return Key("link", self.name)
 
+    @property
+    def fixed(self) -> Hashable:
+        """What the driver settles when it creates the device."""
+        return self.vni, self.port, self.parent, self.local, self.gbp
+
     def __str__(self) -> str:
-        words = [
-            self.name,
-            "mtu",
-            self.mtu,
-            "up" if self.up else "down",
-            "address",
-            self.mac,
-            "alias",
-            self.alias or "-",
-        ]
-        words += ["vxlan id", self.vni, "local", self.local, "dev", self.parent, "dstport", self.port]
-        words += ["learning" if self.learning else "nolearning", *(["gbp"] if self.gbp else [])]
-        return " ".join(map(str, words))
+        words = ["address", self.mac, "vxlan id", self.vni, "local", self.local, "dev", self.parent]
+        words += ["dstport", self.port, "learning" if self.learning else "nolearning", *(["gbp"] if self.gbp else [])]
+        return f"{link_text(self)} {' '.join(map(str, words))}"
+
+
+@dataclass(frozen=True, slots=True)
+class IpipLink:
+    name: str
+    local: IPAddress | None
+    mtu: int
+    alias: str = ALIAS
+    up: bool = True
+
+    @property
+    def key(self) -> Key:
+        return Key("link", self.name)
+
+    @property
+    def fixed(self) -> Hashable:
+        return self.local
+
+    def __str__(self) -> str:
+        return f"{link_text(self)} ipip local {self.local}"
+
+
+@dataclass(frozen=True, slots=True)
+class WireguardLink:
+    """A device of the kernel's driver, or of wireguard-go, which to the kernel is a TUN device."""
+
+    name: str
+    mtu: int
+    alias: str = ALIAS
+    up: bool = True
+
+    @property
+    def key(self) -> Key:
+        return Key("link", self.name)
+
+    @property
+    def fixed(self) -> Hashable:
+        return None
+
+    def __str__(self) -> str:
+        return f"{link_text(self)} wireguard"
+
+
+Link = VxlanLink | IpipLink | WireguardLink
+
+
+def link_text(link: Link) -> str:
+    return f"{link.name} mtu {link.mtu} {'up' if link.up else 'down'} alias {link.alias or '-'}"
+
+
+@dataclass(frozen=True, slots=True)
+class WireguardIdentity:
+    """Who we are to WireGuard's peers, and where we listen."""
+
+    device: str
+    public_key: str
+    port: int
+    key_file: str = field(default="", compare=False)
+    """Where the private key is read from; the device does not say."""
+
+    @property
+    def key(self) -> Key:
+        return Key("wireguard", self.device)
+
+    def __str__(self) -> str:
+        return f"dev {self.device} public-key {self.public_key or '(none)'} listen-port {self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class WireguardPeer:
+    """Whom a key belongs to: where to send, and what may come from there."""
+
+    public_key: str
+    endpoint: tuple[IPAddress, int] | None
+    allowed: frozenset[IPNetwork]
+    device: str
+    keepalive_s: int = 0
+    preshared_key: str = field(default="", repr=False)
+
+    @property
+    def key(self) -> Key:
+        return Key("wireguard peer", (self.device, self.public_key))
+
+    def __str__(self) -> str:
+        words = [self.public_key, "dev", self.device, "endpoint", endpoint_text(self.endpoint)]
+        words += ["allowed-ips", ",".join(sorted(map(str, self.allowed)))]
+        words += ["persistent-keepalive", str(self.keepalive_s)] if self.keepalive_s else []
+        # The key itself goes into no log.
+        return " ".join([*words, *(["preshared-key"] if self.preshared_key else [])])
+
+
+def endpoint_text(endpoint: tuple[IPAddress, int] | None) -> str:
+    if endpoint is None:
+        return "(none)"
+    address, port = endpoint
+    return f"{address}:{port}" if address.version == 4 else f"[{address}]:{port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +238,7 @@ def direct_route(subnet: IPNetwork, gateway: IPAddress, interface: str) -> Route
     return Route(subnet, gateway, interface, onlink=False, metric=METRIC[Family.of(subnet)])
 
 
-Object = VxlanLink | LinkAddress | FdbEntry | Neighbor | Route
+Object = Link | LinkAddress | WireguardIdentity | WireguardPeer | FdbEntry | Neighbor | Route
 OverlayState = Mapping[Key, Object]
 
 

@@ -3,6 +3,8 @@
 from controlloop.errors import OperatorError
 from netagent.backends.backend import Backend, Node
 from netagent.backends.choice import parse_backend
+from netagent.backends.wg_key import with_key
+from netagent.backends.wireguard import Wireguard
 from netagent.config import Settings
 from netagent.interface import find_underlay
 from subnet_alloc.model import NetworkConfig
@@ -11,6 +13,8 @@ from subnet_alloc.model import NetworkConfig
 async def survey(settings: Settings, config: NetworkConfig) -> Node:
     """OperatorError names the flag or key that leads nowhere."""
     backend = backend_of(settings.config_key, config)
+    if isinstance(backend, Wireguard):
+        backend = await with_key(backend)
     underlay = await find_underlay(settings.interface, tuple(config.ranges))
     advertised = settings.interface.public_ip
     public_ip = {family: advertised.get(family, found.address) for family, found in underlay.items()}

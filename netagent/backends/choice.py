@@ -7,10 +7,14 @@ from controlloop.errors import OperatorError
 from netagent.backends.alloc import Alloc
 from netagent.backends.backend import Backend
 from netagent.backends.host_gw import HostGw
+from netagent.backends.ipip import parse_ipip
 from netagent.backends.vxlan import parse_vxlan
+from netagent.backends.wireguard import parse_wireguard
 
 PARSERS: Mapping[str, Callable[[Mapping[str, Any]], Backend]] = {
     "vxlan": parse_vxlan,
+    "wireguard": parse_wireguard,
+    "ipip": parse_ipip,
     "host-gw": lambda _options: HostGw(),
     "alloc": lambda _options: Alloc(),
 }

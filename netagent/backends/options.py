@@ -30,6 +30,14 @@ def boolean(options: Mapping[str, Any], name: str, *, default: bool) -> bool:
     return value
 
 
+def text(options: Mapping[str, Any], name: str) -> str:
+    """Empty when absent. The value stays out of the error: it may be a secret."""
+    value = option(options, name)
+    if value is not None and not isinstance(value, str):
+        raise OperatorError(f"Backend.{name}: not a text")
+    return value or ""
+
+
 def inner_mtu(outer: int, overhead: int, family: Family) -> int:
     """What `outer` bytes on the underlay leave for a packet of this family inside."""
     inner = outer - overhead

@@ -95,16 +95,16 @@ class MemoryKernel:
         pass
 
 
-def overlay_kernel(*devices):
+def overlay_kernel():
     # pyroute2 loads slowly, and not at all where the module is skipped.
     from netagent.kernel import OverlayKernel  # noqa: PLC0415
 
-    return OverlayKernel(devices)
+    return OverlayKernel()
 
 
 @pytest.fixture
 def real():
-    kernel = overlay_kernel("flannel.1", "flannel-v6.1")
+    kernel = overlay_kernel()
     yield kernel
     kernel.close()
 
@@ -327,7 +327,7 @@ from controlloop.reconcile import reconcile
 from netagent.kernel import OverlayKernel
 desired = pickle.load(sys.stdin.buffer)
 for state in (desired, {}, desired):
-    asyncio.run(reconcile(lambda: state, OverlayKernel(["flannel.1"])))
+    asyncio.run(reconcile(lambda: state, OverlayKernel()))
 """
 ONLY_NET_ADMIN = [
     "--inh-caps",

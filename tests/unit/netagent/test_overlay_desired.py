@@ -49,7 +49,7 @@ def lines(state):
 
 def test_the_own_lease_becomes_a_device_and_its_address():
     link, address = lines(own_state(NODE, OWN))
-    assert link.startswith(f"link flannel.1 mtu 1450 up address {MY_MAC} alias nodenet vxlan id 1 ")
+    assert link.startswith(f"link flannel.1 mtu 1450 up alias nodenet address {MY_MAC} vxlan id 1 ")
     assert link.endswith(" local 192.0.2.1 dev eth0 dstport 8472 nolearning")
     assert address == "address 10.5.1.0/32 dev flannel.1"
 

@@ -1,5 +1,6 @@
 from ipaddress import ip_address, ip_network
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,6 +49,22 @@ def test_what_others_stand_on_is_put_first_and_removed_last(desired, actual):
     assert put == sorted(put)
     assert removed == sorted(removed, reverse=True)
     assert [each.verb is Verb.REMOVE for each in operations] == [False] * len(put) + [True] * len(removed)
+
+
+def v6_route(device, gateway, *, prefix="fc00:5:2::/64", onlink=False):
+    return Route(ip_network(prefix), gateway and ip_address(gateway), device, onlink, 1024)
+
+
+HINDRANCES = [
+    (v6_route("eth0", "2001:db8::2"), v6_route("flannel-v6.1", "fc00:5:2::", onlink=True)),
+    (v6_route("flannel-wg-v6", None, prefix="fc00:5::/48"), v6_route("flannel-v6.1", "fc00:5:2::", onlink=True)),
+]
+
+
+@pytest.mark.parametrize(("old", "new"), HINDRANCES, ids=str)
+def test_a_route_for_whose_sake_the_kernel_would_refuse_another_goes_first(old, new):
+    operations = plan(diff({new.key: new}, {old.key: old}))
+    assert operations == [Operation(Verb.REMOVE, old), Operation(Verb.ADD, new)]
 
 
 def link(**changes):
