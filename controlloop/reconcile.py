@@ -4,7 +4,7 @@ Generic over any kernel that can be dumped as a mapping and changed by a delta. 
 that a fake and the real kernel can stand under one contract suite.
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -32,6 +32,8 @@ class Report(Generic[K, V]):
     """What one reconcile did: the change it found necessary, verified to have arrived."""
 
     delta: Delta[K, V]
+    held: frozenset[K] = frozenset()
+    """What differs and was not admitted."""
 
 
 def describe(delta: Delta[K, V], shown: int = SHOWN) -> str:
@@ -42,19 +44,42 @@ def describe(delta: Delta[K, V], shown: int = SHOWN) -> str:
     return "; ".join(lines[:shown]) + more
 
 
-async def reconcile(desired: Callable[[], Mapping[K, V]], kernel: Kernel[K, V], *, passes: int = 3) -> Report[K, V]:
+async def reconcile(
+    desired: Callable[[], Mapping[K, V]],
+    kernel: Kernel[K, V],
+    *,
+    passes: int = 3,
+    admit: Callable[[Delta[K, V]], Delta[K, V]] | None = None,
+) -> Report[K, V]:
     """Bring the kernel to `desired()` and prove it by reading back.
 
-    The desired state is asked for anew in each pass: it may have moved while we worked.
+    The desired state is asked for anew in each pass: it may have moved while we worked. `admit` may take away from the
+    first difference what must not be changed now; that is then left alone to the end.
     VerificationError, with the difference that is left, when `passes` changes did not suffice.
     """
-    delta = diff(desired(), await kernel.dump())
-    first = delta
+    found: Delta[K, V] = diff(desired(), await kernel.dump())
+    first = admit(found) if admit else found
+    delta = first
+    admitted = keys_of(first)
+    held = keys_of(found) - admitted
     for _ in range(passes):
         if not delta:
-            return Report(first)
+            return Report(first, held)
         await kernel.apply(delta)
-        delta = diff(desired(), await kernel.dump())
+        delta = without(diff(desired(), await kernel.dump()), held)
     if delta:
         raise VerificationError(f"the kernel still differs after {passes} passes: {describe(delta)}")
-    return Report(first)
+    return Report(first, held)
+
+
+def keys_of(delta: Delta[K, V]) -> frozenset[K]:
+    return frozenset(delta.put.keys() | delta.drop.keys())
+
+
+def without(delta: Delta[K, V], held: Collection[K]) -> Delta[K, V]:
+    if not held:
+        return delta
+    return Delta(
+        {key: value for key, value in delta.put.items() if key not in held},
+        {key: value for key, value in delta.drop.items() if key not in held},
+    )
