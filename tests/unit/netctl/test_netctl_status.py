@@ -106,7 +106,7 @@ def test_a_daemon_that_does_not_answer_outweighs_a_finding(tmp_path, silent):
     found = status_of(tmp_path, **documents)
     assert found.exit_code == UNREACHABLE
     assert found.render().startswith("node-a: 2 findings\n")
-    assert f"  {silent:9} not running\n" in found.render()
+    assert f"  ! {silent} does not answer ({tmp_path / silent}.sock: No such file or directory); " in found.render()
 
 
 def test_a_node_without_daemons_has_no_name(tmp_path):
