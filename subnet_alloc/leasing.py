@@ -6,9 +6,11 @@ administrator is ever overwritten; a lost race starts over from a fresh list.
 """
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Never
 
 from controlloop.errors import Skipped
@@ -38,6 +40,12 @@ TTL_S = 86_400
 TRIES = 30
 """Races that may be lost in a row: fifty nodes that want the last fifty subnets need about ten."""
 
+REPEAT_S = 1.0
+"""flanneld up to 0.20 takes one event of a watch answer: of a put among others it hears when it comes once more."""
+
+SHORTEST_PAUSE_S = 1.0
+"""Between two renewals, when the margin is longer than the lease."""
+
 
 class LeaseLostError(Exception):
     """The own lease is gone: it expired while the registry was out of reach, or was ended. Acquire again."""
@@ -47,6 +55,8 @@ class LeaseLostError(Exception):
 class OwnLease:
     record: Record
     lease: Lease
+    is_new: bool = field(default=False, compare=False)
+    """The record was created, where a moment ago there was none or another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,18 +93,24 @@ async def acquire(  # noqa: PLR0913 - keywords that read as a sentence
     raise UnavailableError(f"subnet_alloc: others were faster {TRIES} times in a row")
 
 
-async def keep(registry: Registry, own: OwnLease) -> Never:
-    """Keep the lease alive, at a third of its time. LeaseLostError when it is gone.
+async def keep(registry: Registry, own: OwnLease, margin_s: float = 0.0) -> Never:
+    """Keep the lease alive: at a third of its time, or `margin_s` before its end if that is earlier.
 
-    An unreachable registry is asked again with back-off: nothing is lost before the lease expires there. That the
-    record still says what we wrote is for `follow` to tell.
+    LeaseLostError when it is gone.
+
+    A new one is written a second time after REPEAT_S. An unreachable registry is asked again with back-off: nothing is
+    lost before the lease expires there. That the record still says what we wrote is for `follow` to tell.
     """
-    backoff = Backoff()
-    if not own.record.lease_id:
+    backoff, record = Backoff(), own.record
+    repeat_at = time.monotonic() + REPEAT_S if own.is_new else math.inf
+    if not record.lease_id:
         await asyncio.Event().wait()
     while True:
         try:
-            wait_s = await registry.keep_alive(own.record) / 3
+            ttl_s = await registry.keep_alive(record)
+            if time.monotonic() >= repeat_at:
+                record, repeat_at = await registry.update(record, record.value, ttl_s), math.inf
+            wait_s = min(ttl_s / 3, max(ttl_s - margin_s, SHORTEST_PAUSE_S), max(repeat_at - time.monotonic(), 0))
             backoff.reset()
         except ConflictError as error:
             raise LeaseLostError(f"lease of {own.record.key} is lost: {error}") from error
@@ -171,7 +187,7 @@ async def _create(snapshot: LeaseSnapshot, registry: Registry, wish: _Wish) -> O
     if subnets is None or not fits(wish.config, subnets) or not is_free(subnets, taken):
         subnets = choose_subnets(wish.config, taken, wish.choose)
     record = await registry.create(render_key(subnets), render_attrs(wish.attrs), wish.ttl_s)
-    return OwnLease(record, Lease(subnets, wish.attrs))
+    return OwnLease(record, Lease(subnets, wish.attrs), is_new=True)
 
 
 def _keys_of(attrs: LeaseAttrs, snapshot: LeaseSnapshot) -> list[str]:

@@ -6,6 +6,7 @@ import pytest
 
 from controlloop.errors import UnavailableError
 from controlloop.family import Family
+from subnet_alloc import leasing
 from subnet_alloc.allocate import NoFreeSubnetError
 from subnet_alloc.codec import parse_config, render_attrs, render_key
 from subnet_alloc.leasing import LeaseLostError, acquire, follow, keep
@@ -215,6 +216,21 @@ async def test_a_lease_is_renewed_again_and_again():
     task.cancel()
 
 
+@pytest.mark.parametrize(("margin_s", "pause_s"), [(0, 28_800), (3_600, 28_800), (86_340, 60), (90_000, 1)])
+async def test_a_margin_makes_renewals_come_earlier(registry, monkeypatch, margin_s, pause_s):
+    await got(registry)
+    pauses = []
+
+    async def sleep(seconds):
+        pauses.append(seconds)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    with pytest.raises(asyncio.CancelledError):
+        await keep(registry, await got(registry), margin_s)
+    assert pauses == [pause_s]
+
+
 async def test_a_lost_lease_is_told(registry, clock):
     own = await got(registry)
     clock.now = 100_000
@@ -236,6 +252,51 @@ async def test_a_reservation_needs_no_renewal(registry):
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
             await keep(registry, own)
+
+
+async def puts(registry, own, count):
+    """The records that watchers see while the lease is kept, until there are so many."""
+    seen = []
+    task = asyncio.ensure_future(keep(registry, own))
+    async with asyncio.timeout(10), aclosing(registry.watch(own.record.revision - 1)) as batches:
+        async for batch in batches:
+            seen += batch.put
+            if len(seen) >= count:
+                break
+    assert not task.done()
+    task.cancel()
+    return seen
+
+
+async def test_a_new_lease_is_written_once_more_for_those_who_missed_it(monkeypatch):
+    """flanneld up to 0.20 misses a put that follows a delete within milliseconds."""
+    monkeypatch.setattr(leasing, "REPEAT_S", 0.05)
+    registry = MemoryRegistry()
+    before = await acquire(registry, attrs(), previous=None, config=CONFIG, choose=first, ttl_s=1)
+    await registry.remove(before.record)
+    own = await acquire(registry, attrs(), previous=before.lease.subnets, config=CONFIG, choose=first, ttl_s=1)
+    one, two = await puts(registry, own, count=2)
+    assert (one.key, one.value, one.lease_id) == (two.key, two.value, two.lease_id)
+    assert two.key == before.record.key
+
+
+async def test_a_lease_that_was_there_is_not_written_again(monkeypatch):
+    monkeypatch.setattr(leasing, "REPEAT_S", 0.0)
+    registry = MemoryRegistry()
+    await acquire(registry, attrs(), previous=None, config=CONFIG, choose=first, ttl_s=1)
+    own = await acquire(registry, attrs(), previous=None, config=CONFIG, choose=first, ttl_s=1)
+    task = await keeps(registry, own, renewals=3)
+    assert (await registry.list()).records == (own.record,)
+    task.cancel()
+
+
+async def test_a_new_lease_that_somebody_changed_meanwhile_is_lost(monkeypatch):
+    monkeypatch.setattr(leasing, "REPEAT_S", 0.0)
+    registry = MemoryRegistry()
+    own = await acquire(registry, attrs(), previous=None, config=CONFIG, choose=first, ttl_s=1)
+    await registry.update(own.record, render_attrs(attrs(2)), 1)
+    with pytest.raises(LeaseLostError, match=r"10.5.1.0-24"):
+        await keep(registry, own)
 
 
 # -- follow ---------------------------------------------------------------------------------------------------------
