@@ -8,15 +8,22 @@ packages="etcd-server etcd-client iproute2 nftables iptables conntrack iputils-p
 
 missing=""
 for package in $packages; do
-	status=$(dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null) || status=absent
-	[ "$status" = installed ] || missing="$missing $package"
+	state=$(dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null) || state=absent
+	[ "$state" = installed ] || missing="$missing $package"
 done
 if [ -n "$missing" ]; then
 	echo "setup: installing Debian packages:$missing"
 	log=$(mktemp)
-	# A package's own service must not start: the lab runs its own etcd inside its own namespaces.
-	if ! { apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
-		apt-get install -y -qq --no-install-recommends $missing; } >"$log" 2>&1; then
+	# The package's own etcd must not start: the lab runs its etcd inside its own namespaces.
+	case "$missing" in *etcd-server*) [ ! -d /run/systemd/system ] || systemctl mask --quiet --runtime etcd.service ;; esac
+	status=0
+	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+		apt-get install -y -qq --no-install-recommends $missing; } >"$log" 2>&1 || status=$?
+	case "$missing" in *etcd-server*) [ ! -d /run/systemd/system ] || {
+		systemctl unmask --quiet --runtime etcd.service
+		systemctl disable --quiet etcd.service
+	} ;; esac
+	if [ "$status" != 0 ]; then
 		tail -20 "$log" >&2
 		echo "setup: apt-get could not install:$missing (are you root?)" >&2
 		exit 1

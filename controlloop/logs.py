@@ -4,15 +4,18 @@ import logging
 import os
 import sys
 
+from controlloop.printable import escaped
+
+BACKSLASH, QUOTE = "\\", '"'
+
 PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 
 def quote(value: object) -> str:
     text = str(value)
-    if text and not any(char in ' "=\n\t' for char in text):
+    if text and text.isprintable() and not any(char in ' "=' for char in text):
         return text
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
-    return f'"{escaped}"'
+    return f'"{escaped(text.replace(BACKSLASH, BACKSLASH * 2).replace(QUOTE, BACKSLASH + QUOTE))}"'
 
 
 class KeyValueFormatter(logging.Formatter):

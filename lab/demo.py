@@ -75,12 +75,13 @@ def show_spread(balance: str, counts: Mapping[str, int]) -> bool:
     return len(counts) == 3 and sum(counts.values()) == CALLS
 
 
-def wait_for_services(cluster: Cluster, count: int, timeout_s: float = 10.0) -> None:
+def wait_for_endpoints(cluster: Cluster, count: int, timeout_s: float = 10.0) -> None:
+    """Until every node has programmed so many endpoints."""
     deadline = time.monotonic() + timeout_s
     for node in cluster.nodes:
-        while netproxy_status(cluster, node.name).get("services", 0) < count:
+        while netproxy_status(cluster, node.name).get("endpoints", 0) < count:
             if time.monotonic() > deadline:
-                raise LabError(f"netproxy on {node.name} does not know {count} services after {timeout_s:g} s")
+                raise LabError(f"netproxy on {node.name} has no {count} endpoints after {timeout_s:g} s")
             time.sleep(0.02)
 
 
@@ -112,7 +113,7 @@ def walk(cluster: Cluster, say: Steps) -> bool:
     for balance, address in SERVICES.items():
         name = f"web-{balance}"
         apply(cluster, service(name, address, balance=balance), endpoint_slice(name, cluster, backends))
-    wait_for_services(cluster, len(SERVICES))
+    wait_for_endpoints(cluster, len(SERVICES) * len(backends))
     good &= call_services(cluster, say)
     say("switching every netproxy to iptables mode")
     cluster.switch_mode("iptables")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from controlloop.client import UnreachableError, get_json
+from controlloop.printable import escaped
 
 OK, FINDING, UNREACHABLE = 0, 1, 3
 """Exit codes: all is well; something is wrong; a daemon did not answer, so the answer is incomplete."""
@@ -21,7 +22,7 @@ class NodeStatus:
 
     def render(self) -> str:
         verdict = "ok" if not self.problems else f"{len(self.problems)} finding{'s' * (len(self.problems) > 1)}"
-        body = [*self.lines, *(f"  ! {problem}" for problem in self.problems)]
+        body = [*self.lines, *(f"  ! {escaped(problem)}" for problem in self.problems)]
         return "\n".join([f"{self.node or 'this node'}: {verdict}", *body])
 
 

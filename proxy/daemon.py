@@ -106,10 +106,12 @@ class Netproxy:
     async def _sync(self, resync: bool) -> None:  # noqa: FBT001 - the runner's contract
         changed, self._changed = self._changed, set()
         frontends = [(service, self._tracker.frontends(service)) for service in changed]
-        self._status.count(frontends)
         for engine in self._engines:
             engine.plan(frontends)
-        await self._write(resync=resync)
+        try:
+            await self._write(resync=resync)
+        finally:
+            self._status.count(frontends)
         # Only now, with every service answering in this mode, may what another mode left go.
         if resync and not self._leftovers_gone:
             self._leftovers_gone = not await remove_rules(leftovers(self._settings.mode))

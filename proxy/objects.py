@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from controlloop.family import IPAddress
+from controlloop.printable import printable
 
 LABEL_PATTERN = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 
@@ -196,9 +197,3 @@ def _ipv4(text: str) -> IPv4Address:
         return IPv4Address(text)
     except AddressValueError:
         return IPv4Address(".".join(part.lstrip("0") or part[-1:] for part in text.split(".")))
-
-
-def printable(text: str) -> str:
-    """Foreign text for a log line or a terminal: one line, bounded, nothing that moves a cursor."""
-    shown = text if len(text) <= SHOWN_LENGTH else f"{text[:SHOWN_LENGTH]}..."
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in shown)

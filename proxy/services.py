@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from controlloop.family import IPAddress
+from controlloop.printable import printable
 from proxy.frontends import Balance, Protocol, ServiceName, ServicePortName
 from proxy.objects import (
     PortSpec,
@@ -16,7 +17,6 @@ from proxy.objects import (
     ServiceLabels,
     ServiceSpec,
     parse_address,
-    printable,
 )
 
 BALANCE_ANNOTATION = "nodenet.io/balance"

@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 
 from controlloop.errors import Skipped
 from controlloop.family import Family, IPAddress
+from controlloop.printable import printable
 from proxy.endpoints import ServiceSlice, endpoints, read_slice
 from proxy.frontends import Balance, Endpoint, Frontend, Protocol, ServiceName
-from proxy.objects import EndpointSlice, Kind, ObjectName, RefusedError, Service, decode, printable
+from proxy.objects import EndpointSlice, Kind, ObjectName, RefusedError, Service, decode
 from proxy.services import ProxiedService, ServicePort, read_service
 from proxy.sources import Batch, Update
 

@@ -7,8 +7,9 @@ from contextlib import aclosing
 from controlloop.errors import CompactedError, Skipped, UnavailableError
 from controlloop.etcd import Etcd, Listing, WatchBatch
 from controlloop.logs import Log
+from controlloop.printable import printable
 from controlloop.runner import Backoff
-from proxy.objects import Kind, ObjectName, printable
+from proxy.objects import Kind, ObjectName
 from proxy.sources import Batch, Update
 
 log = Log("source")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from controlloop.errors import Skipped
-from proxy.objects import printable
+from controlloop.printable import printable
 from proxy.sources import Batch, Update
 from proxy.sources.manifests import Manifest, ManifestError, ObjectKey, read_manifest
 

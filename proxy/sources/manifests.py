@@ -9,7 +9,8 @@ import msgspec
 
 from controlloop.errors import Skipped
 from controlloop.logs import Log
-from proxy.objects import DEFAULT_NAMESPACE, Kind, ObjectName, printable
+from controlloop.printable import printable
+from proxy.objects import DEFAULT_NAMESPACE, Kind, ObjectName
 from proxy.sources.yaml_documents import documents
 
 log = Log("manifests")

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -309,3 +310,13 @@ def test_udev_keeps_the_mac_address_of_overlay_devices():
         "OriginalName": "flannel.* flannel-v6.*",
         "MACAddressPolicy": "none",
     }
+
+
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_every_documented_flag_is_one(daemon):
+    documented = set(re.findall(r"--[a-z][a-z0-9-]+", (SYSTEMD / "default" / daemon).read_text()))
+    help_text = subprocess.run(
+        [Path(sys.executable).parent / daemon, "--help"], capture_output=True, text=True, check=True
+    )
+    assert documented
+    assert documented <= set(re.findall(r"--[a-z][a-z0-9-]+", help_text.stdout))
