@@ -1,6 +1,9 @@
 """netagent as a process: what it waits for, what it starts, what it leaves behind."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from controlloop.errors import OperatorError, UnavailableError
@@ -13,8 +16,10 @@ from controlloop.runner import Backoff
 from controlloop.runtime import runtime_directory
 from netagent import subnet_file
 from netagent.agent import Agent, Surroundings
+from netagent.backends.backend import Node
 from netagent.config import EtcdSettings, Settings
 from netagent.kernel import OverlayKernel
+from netagent.monitor import Monitor
 from netagent.status import Status
 from netagent.survey import survey
 from subnet_alloc.codec import parse_config
@@ -31,10 +36,11 @@ async def serve(settings: Settings) -> None:
     """Run until cancelled. Nothing is taken back at the end: pods keep their network while we are away."""
     status = Status(settings.node_name)
     etcd = connect(settings.etcd)
+    status.unheard_s = etcd.unheard_s
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(HealthServer(runtime_directory() / SOCKET, status.routes()).run())
-            tasks.create_task(work(settings, EtcdRegistry(etcd, settings.etcd.prefix), status))
+            tasks.create_task(work(settings, EtcdRegistry(etcd, settings.etcd.prefix), status, etcd.close))
     finally:
         await etcd.close()
 
@@ -45,16 +51,42 @@ def connect(etcd: EtcdSettings) -> Etcd:
     return Etcd(etcd.endpoints, tls=tls, login=login)
 
 
-async def work(settings: Settings, registry: Registry, status: Status) -> None:
+async def work(
+    settings: Settings, registry: Registry, status: Status, reconnect: Callable[[], Awaitable[None]]
+) -> None:
     config = await wait_for_config(registry, settings.config_key, status)
     node = await survey(settings, config)
     status.devices = node.backend.devices(node.underlay)
     kernel = OverlayKernel()
+    monitor = Monitor(ignore_port=kernel.port)
     log.info("starting", node=node.name, underlay=next(iter(node.underlay.values())), devices=" ".join(status.devices))
     try:
-        await Agent(Surroundings(node, config, registry, kernel, Path(settings.subnet_file)), status).run()
+        await Agent(
+            Surroundings(
+                node,
+                config,
+                registry,
+                kernel,
+                Path(settings.subnet_file),
+                survey=partial(survey, staying_on(node, settings), config),
+                monitor=monitor,
+                reconnect=reconnect,
+            ),
+            status,
+        ).run()
     finally:
+        monitor.close()
         kernel.close()
+
+
+def staying_on(node: Node, settings: Settings) -> Settings:
+    """With these a later survey finds the same interface again: a default route that moves, to a VPN for example, does
+    not take the overlay with it.
+    """
+    if settings.interface.is_asked or settings.interface.public_ip:
+        return settings
+    names = tuple({underlay.interface for underlay in node.underlay.values()})
+    return replace(settings, interface=replace(settings.interface, names=names))
 
 
 async def wait_for_config(registry: Registry, key: str, status: Status) -> NetworkConfig:
