@@ -26,8 +26,12 @@ def only_one(program: str) -> Iterator[None]:
     other, and the second would take the first one's status socket.
     """
     path = runtime_directory() / f"{program}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as place:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.open("w")
+    except PermissionError as error:
+        raise OperatorError(f"{path}: {error.strerror}; this user needs a runtime directory of its own") from error
+    with lock as place:
         try:
             fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
