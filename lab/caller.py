@@ -1,5 +1,6 @@
 """Calls an address COUNT times, each time from a new port, and prints one line per call: what the responder said, or
-why there was no answer (`refused`, `timeout`, `unreachable`). Standard library only, run with `python -I -S`."""
+why there was no answer (`refused`, `timeout`, `unreachable`). Standard library only, run with `python -I -S`.
+"""
 
 import socket
 import sys
