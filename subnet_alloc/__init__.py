@@ -9,6 +9,7 @@
     kubernetes KubernetesRegistry, KubernetesLessor: leases of Nodes, with
                annotations (Node <-> record) and claims (one record for each key)                       both pure
     leasing    acquire, keep, follow over any registry
+    lessor     Lessor: the own lease, wherever leases are kept; RegistryLessor
 
 Names are imported from their module: a package that gathered them would make `codec` cost what gRPC costs, and no pure
 module could use it.

@@ -57,7 +57,7 @@ class KubernetesRegistry:
         self._claims.replace((put.name.name, self._annotations.record(put.content)) for put in found.objects)
         for put in found.objects:
             self._tell_contested(put.name.name)
-        return Listing(int(found.revision), self._claims.records())
+        return Listing(number(found.revision), self._claims.records())
 
     async def watch(self, after: int) -> AsyncGenerator[Batch, None]:
         async with aclosing(self._client.watch(NODES, Node, str(after))) as changes:
@@ -65,7 +65,7 @@ class KubernetesRegistry:
                 yield self._apply(change)
 
     def _apply(self, change: Change[Node]) -> Batch:
-        revision = int(change.revision)
+        revision = number(change.revision)
         match change:
             case Put(_, name, node):
                 batch = self._claims.put(name.name, self._annotations.record(node), revision)
@@ -118,12 +118,17 @@ class KubernetesLessor:
 
     async def acquire(self, attrs: LeaseAttrs, *, config: NetworkConfig) -> OwnLease:
         """Write what differs. UnavailableError while there is no such Node or it has no podCIDR; OperatorError when its
-        podCIDR is none of the network's.
+        podCIDR is none of the network's. Later on that is an UnavailableError too: it ends no agent that works.
 
         What peers read, and the lease that comes back, may hold another public IP (public-ip-overwrite).
         """
         node = (await self._client.get(NODES, self._name, Node)).content
-        self._refuse_misfit(node, config)
+        try:
+            self._refuse_misfit(node, config)
+        except OperatorError as error:
+            if self._attrs is None:
+                raise
+            raise UnavailableError(str(error)) from error
         self._attrs = attrs
         if change := self._annotations.difference(node, attrs):
             await self._calm_down()
@@ -239,6 +244,13 @@ class KubernetesLessor:
         wait_s = backoff.next()
         log.warning(event, node=self._name, error=error, retry_in_s=round(wait_s, 1))
         await asyncio.sleep(wait_s)
+
+
+def number(revision: str) -> int:
+    """Revisions are compared, and only numbers can be (Kubernetes 1.35: resourceVersion is one)."""
+    if not (revision.isascii() and revision.isdigit()):
+        raise UnavailableError(f"the API server's revision {revision!r} is no number")
+    return int(revision)
 
 
 def _tell_unreadable(one: Unreadable) -> None:

@@ -3,8 +3,10 @@
 import asyncio
 from contextlib import aclosing, asynccontextmanager, suppress
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 
 import pytest
+import yaml
 from apiserver import Fault, node, running_apiserver
 
 from controlloop.errors import CompactedError, OperatorError, UnavailableError
@@ -19,6 +21,7 @@ from subnet_alloc.kubernetes import KubernetesLessor, KubernetesRegistry
 from subnet_alloc.leasing import LeaseLostError, follow
 from subnet_alloc.model import LeaseAttrs
 
+ROOT = Path(__file__).parents[2]
 P = "flannel.alpha.coreos.com/"
 V4 = parse_config(b'{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}')
 DUAL = parse_config(
@@ -277,6 +280,9 @@ async def test_another_subnet_on_a_living_node_is_noticed(server, lessor):
         with pytest.raises(LeaseLostError, match=r"node me: podCIDR is 10\.5\.7\.0/24, not 10\.5\.1\.0-24"):
             await kept
     assert (await lessor.acquire(attrs(), config=V4)).record.key == "10.5.7.0-24"
+    server.put("nodes", node("me", "10.6.0.0/24", annotations=annotations()))
+    with pytest.raises(UnavailableError, match=r"10\.6\.0\.0/24 is not within the network"):
+        await lessor.acquire(attrs(), config=V4)
 
 
 async def test_a_node_that_is_deleted_is_noticed(server, lessor):
@@ -453,6 +459,35 @@ async def test_following_outlives_outages_and_compaction(server, registry):
         while set(snapshot.leases) != {"10.5.3.0-24"}:
             await anext(steps)
         assert len(server.requests("list")) > listings
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("list", insert=b'{"metadata":{}}'),
+        Fault("watch", insert=b'{"type":"BOOKMARK","object":{"metadata":{}}}\n'),
+        Fault("watch", insert=b'{"type":"ADDED","object":{"metadata":{"name":"x","resourceVersion":"x"}}}\n'),
+        Fault("watch", insert=b'{"type":"DELETED","object":{"metadata":{"name":"x"}}}\n'),
+    ],
+)
+async def test_a_server_without_revisions_is_unavailable(server, registry, fault):
+    server.faults.append(fault)
+    with pytest.raises(UnavailableError, match=r"the API server's revision '.?' is no number"):
+        async with aclosing(registry.watch((await registry.list()).revision)) as batches:
+            await anext(batches)
+
+
+async def test_the_manifest_grants_what_is_used_and_nothing_else(server, lessor, registry):
+    own = await lessor.acquire(attrs(), config=V4)
+    await lessor.announce()
+    async with keeping(lessor, own, server), following(registry) as steps:
+        await anext(steps)
+    used = {(seen.verb, f"{seen.plural}/{seen.subresource}".rstrip("/")) for seen in server.seen}
+    documents = yaml.safe_load_all((ROOT / "docs/kubernetes/netagent-rbac.yaml").read_text())
+    (role,) = [document for document in documents if document["kind"] == "ClusterRole"]
+    assert all(rule["apiGroups"] == [""] for rule in role["rules"])
+    granted = {(verb, resource) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]}
+    assert used == granted
 
 
 async def test_a_compacted_revision_says_so(server, registry):

@@ -1,0 +1,68 @@
+"""The own lease, wherever leases are kept: what an agent needs to know of it.
+
+Two implementations: here over any registry, and `kubernetes.KubernetesLessor`.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Never, Protocol
+
+from subnet_alloc.allocate import Choose, Subnets
+from subnet_alloc.codec import render_attrs
+from subnet_alloc.leasing import TTL_S, OwnLease, acquire, keep
+from subnet_alloc.model import Lease, LeaseAttrs, NetworkConfig
+from subnet_alloc.registry import ConflictError, Registry
+
+
+class Lessor(Protocol):
+    async def acquire(self, attrs: LeaseAttrs, *, config: NetworkConfig) -> OwnLease:
+        """The subnets of this node, with `attrs` told to its peers; again after a loss, or with other `attrs`.
+
+        UnavailableError: try again later. What peers read may differ from `attrs` where an administrator wants that.
+        """
+        ...
+
+    async def keep(self, own: OwnLease) -> Never:
+        """LeaseLostError when it is ours no more; acquire again."""
+        ...
+
+    async def announce(self) -> None:
+        """Tell whoever waits for it that pods have a network on this node. Comes back when that is known."""
+        ...
+
+
+class RegistryLessor:
+    def __init__(self, registry: Registry, previous: Callable[[], Subnets | None], choose: Choose) -> None:
+        """`previous` gives what the node had before it started, `choose` is chance."""
+        self._registry = registry
+        self._previous = previous
+        self._choose = choose
+        self._own: OwnLease | None = None
+
+    async def acquire(self, attrs: LeaseAttrs, *, config: NetworkConfig) -> OwnLease:
+        self._own = await self._say_anew(attrs) or await acquire(
+            self._registry,
+            attrs,
+            previous=self._own.lease.subnets if self._own else self._previous(),
+            config=config,
+            choose=self._choose,
+        )
+        return self._own
+
+    async def keep(self, own: OwnLease) -> Never:
+        await keep(self._registry, own)
+
+    async def announce(self) -> None:
+        """Nobody waits for it."""
+
+    async def _say_anew(self, attrs: LeaseAttrs) -> OwnLease | None:
+        """The same subnet under other words; None when that is not what is wanted, or somebody wrote meanwhile."""
+        own = self._own
+        if own is None or own.lease.attrs == attrs:
+            return None
+        with suppress(ConflictError):
+            # A reservation stays one.
+            ttl_s = TTL_S if own.record.lease_id else 0
+            record = await self._registry.update(own.record, render_attrs(attrs), ttl_s)
+            return OwnLease(record, Lease(own.lease.subnets, attrs))
+        return None
