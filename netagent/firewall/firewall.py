@@ -1,7 +1,7 @@
 """The node's firewall as the agent drives it: it plans with the leases, syncs with the kernel, and cleans up."""
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from controlloop.command import CommandError
@@ -11,6 +11,7 @@ from controlloop.sync import SyncEngine, SyncStats
 from netagent.firewall.desired import Policy
 from netagent.firewall.family_rules import FamilyRules
 from netagent.firewall.translation import Pods
+from netagent.firewall.watch import Watch
 
 log = Log("netagent.firewall")
 
@@ -28,6 +29,7 @@ class Firewall:
         self._written_for: Mapping[Family, Pods] | None = None
         self._retired = False
         self._told = ""
+        self._watch: Watch | None = None
 
     @property
     def stats(self) -> Mapping[str, SyncStats]:
@@ -41,6 +43,14 @@ class Firewall:
     @property
     def _engines(self) -> list[SyncEngine[Any, Any]]:
         return [engine for rules in self._families.values() for engine in rules.engines]
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        """From now on notice what somebody else changes: `wake` is called, and the next `sync` looks at everything."""
+        self._watch = Watch(self._policy.mode, wake)
+
+    def close(self) -> None:
+        if self._watch:
+            self._watch.close()
 
     def plan(self, networks: Mapping[Family, IPNetwork], own_subnets: Mapping[Family, IPNetwork]) -> None:
         """Note the pod network and our part of it; `sync` writes what follows. Costs nothing when nothing changed."""
@@ -68,16 +78,25 @@ class Firewall:
         """
         if not self._pods:
             return
-        whole = resync or self._written_for != self._pods
+        drifted = self._watch is not None and self._watch.take()
+        whole = resync or drifted or self._written_for != self._pods
         if self._written_for != self._pods:
             await self._replan()
-        # What fails in one family or program must not keep the others from being right.
-        engines = self._engines
-        outcomes = await asyncio.gather(*(engine.sync(resync=whole) for engine in engines), return_exceptions=True)
-        for failure in filter(None, outcomes):
-            raise failure
+        await self._write(whole=whole)
         if whole and not self._retired:
             await self._retire()
+
+    async def _write(self, *, whole: bool) -> None:
+        engines = self._engines
+        transactions = 0 if whole else sum(bool(engine.pending) for engine in engines)
+        if self._watch:
+            self._watch.before_writing()
+        # What fails in one family or program must not keep the others from being right.
+        outcomes = await asyncio.gather(*(engine.sync(resync=whole) for engine in engines), return_exceptions=True)
+        if self._watch:
+            self._watch.after_writing(transactions)
+        for failure in filter(None, outcomes):
+            raise failure
 
     async def _replan(self) -> None:
         pods = self._pods

@@ -1,0 +1,61 @@
+"""Hears from the kernel when the nftables ruleset changes, whoever changes it. Read in small portions."""
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+
+from controlloop.nft.notifications import Change, changes
+
+NETLINK_NETFILTER = 12
+MEMBERSHIP = 1 << 6  # NFNLGRP_NFTABLES (linux/netfilter/nfnetlink.h) is 7
+DATAGRAM = 64 * 1024
+PORTION = 100
+"""Datagrams read in one turn of the loop."""
+
+
+class RulesetMonitor:
+    """Counts what it hears and keeps none of it. CAP_NET_ADMIN is needed to listen."""
+
+    def __init__(self, concerns: Callable[[Change], bool]) -> None:
+        """Hear from now on, in the network namespace of the calling thread, of changes that `concerns` us."""
+        self._concerns = concerns
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
+        self._socket.setblocking(False)
+        self._socket.bind((0, MEMBERSHIP))
+        self.touched = False
+        """Something of concern was changed, or we were too slow to hear whether."""
+        self.transactions = 0
+
+    def start(self, heard: Callable[[], None]) -> None:
+        """Call `heard` whenever something was said."""
+        asyncio.get_running_loop().add_reader(self._socket, self._read, heard)
+
+    def close(self) -> None:
+        with suppress(RuntimeError):  # without a loop nobody reads
+            asyncio.get_running_loop().remove_reader(self._socket)
+        self._socket.close()
+
+    def drain(self) -> None:
+        """Take in what was said up to now, and not what is being said meanwhile without end."""
+        for _ in range(PORTION):
+            try:
+                datagram = self._socket.recv(DATAGRAM)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:  # netlink(7): messages were lost
+                    raise
+                self.touched = True
+                continue
+            self._take(datagram)
+
+    def _take(self, datagram: bytes) -> None:
+        for change in changes(datagram):
+            self.transactions += not change.table
+            self.touched |= bool(change.table) and self._concerns(change)
+
+    def _read(self, heard: Callable[[], None]) -> None:
+        self.drain()
+        heard()

@@ -1,0 +1,82 @@
+"""Notices when somebody else changes what is ours in nftables or iptables-nft, and asks for a look at it.
+
+iptables-legacy tells nobody; there the resync finds it.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from controlloop.nft.monitor import RulesetMonitor
+from controlloop.nft.notifications import Change
+from controlloop.repairs import RepairLimiter
+from netagent.firewall.desired import Mode
+from netagent.firewall.iptables import OURS
+from netagent.firewall.nftables import TABLE
+
+GATHER_S = 0.02
+"""One command often makes several transactions."""
+
+HOOKS = ("", "POSTROUTING", "FORWARD")
+"""Where our jumps stand; a table that is deleted takes them along."""
+
+
+class Watch:
+    def __init__(self, mode: Mode, wake: Callable[[], None]) -> None:
+        """`wake` is called when a look is due; a writer who keeps undoing us is followed ever more slowly."""
+        self._wake = wake
+        self._monitor = RulesetMonitor(concerns_table if mode is Mode.NFTABLES else concerns_table_or_chains)
+        self._monitor.start(self._heard)
+        self._looks: RepairLimiter[None] = RepairLimiter()
+        self._due: asyncio.TimerHandle | None = None
+        self._look_is_due = False
+        self._writing = False
+
+    def take(self) -> bool:
+        """Whether a look is due; whoever asks takes it."""
+        taken, self._look_is_due = self._look_is_due, False
+        return taken
+
+    def before_writing(self) -> None:
+        self._monitor.drain()
+        self._heard()
+        self._monitor.transactions, self._writing = 0, True
+
+    def after_writing(self, transactions: int) -> None:
+        """Forget what was heard meanwhile when it was all our own: so many transactions, and no more."""
+        self._monitor.drain()
+        self._writing = False
+        if self._monitor.transactions <= transactions:
+            self._monitor.touched = False
+        self._heard()
+
+    def close(self) -> None:
+        if self._due:
+            self._due.cancel()
+        self._monitor.close()
+
+    def _heard(self) -> None:
+        if self._monitor.touched and not self._writing:
+            self._monitor.touched = False
+            self._look_in(GATHER_S)
+
+    def _look_in(self, wait_s: float) -> None:
+        if self._due is None:
+            self._due = asyncio.get_running_loop().call_later(wait_s, self._look)
+
+    def _look(self) -> None:
+        self._due = None
+        if wait_s := self._looks.wait_s(None):
+            self._look_in(wait_s)
+        else:
+            self._look_is_due = True
+            self._wake()
+
+
+def concerns_table(change: Change) -> bool:
+    return change.table == TABLE
+
+
+def concerns_table_or_chains(change: Change) -> bool:
+    if change.table not in {"nat", "filter"}:
+        return concerns_table(change)
+    return OURS.is_ours(change.chain) or (change.is_removal and change.chain in HOOKS)

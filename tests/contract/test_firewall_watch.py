@@ -1,0 +1,119 @@
+"""Drift that somebody else causes is heard of, repaired soon, and never by our own echo."""
+
+import asyncio
+import subprocess
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from controlloop.family import Family
+from controlloop.repairs import BURST, PERIOD_S
+from netagent.config import FirewallSettings
+from netagent.firewall.desired import Mode, Policy
+from netagent.firewall.firewall import Firewall
+from netagent.firewall.nftables import Tunnel
+
+pytestmark = pytest.mark.usefixtures("netns")
+
+SETTINGS = FirewallSettings(
+    ip_masq=True, masq_exclude=(), random_fully=True, forward_rules=True, resync_s=5, peer_filter=True
+)
+PATIENCE_S = 10
+
+
+def nft(*arguments):
+    return subprocess.run(["nft", *arguments], check=True, capture_output=True, text=True).stdout
+
+
+class Loop:
+    """What an agent does: sync when woken, and nothing else."""
+
+    def __init__(self, mode):
+        self.firewall = Firewall(Policy(SETTINGS, mode, Tunnel(8472, 1)))
+        self.firewall.plan({Family.V4: ip_network("10.244.0.0/16")}, {Family.V4: ip_network("10.244.1.0/24")})
+        self.firewall.plan_peers([("a", [ip_address("10.10.0.2")])])
+        self.woken = asyncio.Event()
+        self.wakes = 0
+
+    def wake(self):
+        self.wakes += 1
+        self.woken.set()
+
+    async def repaired(self):
+        async with asyncio.timeout(PATIENCE_S):
+            await self.woken.wait()
+        self.woken.clear()
+        await self.firewall.sync(resync=False)
+
+    @property
+    def repairs(self):
+        return sum(stats.repairs for stats in self.firewall.stats.values())
+
+
+@pytest.fixture(params=list(Mode), ids=lambda mode: mode.value)
+async def loop(request):
+    made = Loop(request.param)
+    await made.firewall.sync(resync=True)
+    made.firewall.watch(made.wake)
+    yield made
+    made.firewall.close()
+
+
+COMMON = [
+    "delete table ip netagent",
+    "flush chain ip netagent input",
+    "delete element ip netagent peers { 10.10.0.2 }",
+    "flush ruleset",
+]
+DRIFT = {
+    Mode.NFTABLES: [*COMMON, "flush chain ip netagent postrouting"],
+    Mode.IPTABLES: [
+        *COMMON,
+        "flush chain ip nat POSTROUTING",
+        "flush chain ip nat NETAGENT-POSTROUTING",
+        "delete table ip filter",
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("loop", "drift"), [(mode, drift) for mode, listed in DRIFT.items() for drift in listed], indirect=["loop"]
+)
+async def test_what_somebody_else_takes_away_comes_back(loop, drift):
+    before = sorted(nft("list", "ruleset").splitlines())
+    nft(drift)
+    await loop.repaired()
+    assert loop.repairs
+    ours = [line for line in nft("list", "ruleset").splitlines() if "netagent" in line.lower()]
+    assert sorted(ours) == [line for line in before if "netagent" in line.lower()]
+
+
+async def test_our_own_changes_are_no_news(loop):
+    for number in range(20):
+        loop.firewall.plan_peers([("b", [ip_address("10.10.1.0") + number])])
+        await loop.firewall.sync(resync=False)
+    nft("delete element ip netagent peers { 10.10.0.2 }")
+    await loop.repaired()
+    assert (loop.wakes, loop.repairs) == (1, 1)
+
+
+async def test_what_others_do_with_what_is_theirs_is_no_news(loop):
+    nft("add table ip netproxy ; add chain ip netproxy services ; add rule ip netproxy services counter")
+    nft("add table ip nat ; add chain ip nat KUBE-SERVICES ; add rule ip nat KUBE-SERVICES return")
+    nft("flush chain ip netproxy services ; flush chain ip nat KUBE-SERVICES")
+    nft("delete element ip netagent peers { 10.10.0.2 }")
+    await loop.repaired()
+    assert (loop.wakes, loop.repairs) == (1, 1)
+
+
+async def test_a_writer_who_keeps_undoing_us_is_not_followed_for_ever(loop):
+    """Our repairs have an echo, which is looked at as well."""
+    quiet = False
+    while not quiet:
+        nft("flush chain ip netagent input")
+        try:
+            await asyncio.wait_for(loop.repaired(), PERIOD_S / 2)
+        except TimeoutError:
+            quiet = True
+    assert loop.wakes in range(BURST, BURST + 3)
+    assert BURST / 2 <= loop.repairs <= loop.wakes
