@@ -17,14 +17,17 @@ PREFIX = {Family.V4: "FLANNEL_", Family.V6: "FLANNEL_IPV6_"}
 Subnets = Mapping[Family, IPNetwork]
 
 
-def render(networks: Subnets, subnets: Subnets, mtu: int) -> str:
-    """The file's text. A subnet is written as its first host: the address that the node's bridge takes."""
+def render(networks: Subnets, subnets: Subnets, mtu: int, *, ip_masq: bool = False) -> str:
+    """The file's text. A subnet is written as its first host: the address that the node's bridge takes.
+
+    `ip_masq`: the agent masquerades, so that the bridge need not.
+    """
     lines = []
     for family in (family for family in Family if family in subnets):
         subnet = subnets[family]
         lines.append(f"{PREFIX[family]}NETWORK={networks[family]}")
         lines.append(f"{PREFIX[family]}SUBNET={subnet.network_address + 1}/{subnet.prefixlen}")
-    return "\n".join([*lines, f"FLANNEL_MTU={mtu}", "FLANNEL_IPMASQ=false", ""])
+    return "\n".join([*lines, f"FLANNEL_MTU={mtu}", f"FLANNEL_IPMASQ={str(ip_masq).lower()}", ""])
 
 
 def parse_subnets(text: str) -> dict[Family, IPNetwork]:

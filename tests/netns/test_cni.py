@@ -233,6 +233,12 @@ def test_bad_input_is_an_error_of_cni_that_names_it(runtime, call, config, code,
     assert named in error["msg"]
 
 
+def test_ipv6_alone(runtime):
+    runtime.subnet_file.write_text("\n".join(SUBNET_ENV.splitlines()[2:]))
+    _, result = runtime.call("ADD")
+    assert [ip["address"] for ip in result["ips"]] == ["fc00:5:0:7::2/64"]
+
+
 @pytest.mark.parametrize(
     ("line", "named"), [("FLANNEL_MTU=large", "FLANNEL_MTU=large"), ("FLANNEL_SUBNET=10.5.72/24", "10.5.72/24")]
 )

@@ -15,6 +15,10 @@ def test_the_file_has_flannels_names_in_its_order():
     )
 
 
+def test_the_bridge_is_told_who_masquerades():
+    assert render(NETWORKS, SUBNETS, 1450, ip_masq=True).endswith("FLANNEL_IPMASQ=true\n")
+
+
 @pytest.mark.parametrize("families", [[Family.V4], [Family.V6], [Family.V4, Family.V6]], ids=str)
 def test_what_is_written_is_what_is_found_after_a_restart(tmp_path, families):
     subnets = {family: SUBNETS[family] for family in families}
