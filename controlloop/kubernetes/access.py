@@ -27,6 +27,8 @@ class Access:
 
     async def connect(self, timeout_s: float) -> Connection:
         identity = await self.credentials.identity()
+        if not (identity.token.isascii() and identity.token.isprintable()):
+            raise UnavailableError(f"{self.server}: the token holds what no token may hold")
         if not self.server.tls and identity.token and not is_loopback(self.server.host):
             raise OperatorError(f"{self.server}: a token is not sent over http; use https")
         tls = self._tls(identity) if self.server.tls else None
@@ -55,6 +57,7 @@ def parse_server(flag: str, url: str) -> Server:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port or PORTS.get(parts.scheme)
+        (host or "").encode("idna")  # what the resolver would stumble over
     except ValueError as error:
         raise OperatorError(f"{flag} {url}: {error}") from error
     if not host or port is None or parts.path not in ("", "/") or parts.query or parts.username:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import random
 import shutil
 import ssl
 import subprocess
@@ -353,6 +354,46 @@ async def test_what_is_forbidden_is_named(server, client):
         await client.patch(NODES, "a", {}, Annotated, subresource="status")
 
 
+BODY = b"".join(
+    b'{"type":"%s","object":{"metadata":{"name":"n","resourceVersion":"%d","annotations":{"x":"1"}}}}\n'
+    % (kind, revision)
+    for revision, kind in enumerate((b"ADDED", b"MODIFIED", b"BOOKMARK", b"DELETED"), start=10)
+)
+ANSWER = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
+
+
+def spoiled(chance):
+    """The answer with a few bytes changed, lost or repeated."""
+    answer = bytearray(ANSWER)
+    for _ in range(chance.randint(1, 3)):
+        at = chance.randrange(len(answer))
+        answer[at : at + chance.choice((0, 1, 1, 5))] = chance.choice(
+            (b"", b"\n", b"\0", b"9", b'"', answer[at : at + 9])
+        )
+    return bytes(answer)
+
+
+async def test_whatever_a_server_says_the_client_knows_what_to_do():
+    """Nothing but changes and errors of ours, for 300 answers of which each is broken elsewhere."""
+    answers = [spoiled(random.Random(seed)) for seed in range(300)]
+
+    async def answer(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answers[-1])
+        await writer.drain()
+        writer.close()
+
+    listening = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    client = ApiClient(Access(Server("127.0.0.1", port, tls=False), Stored()), timeout_s=5.0)
+    async with listening:
+        while answers:
+            with pytest.raises((UnavailableError, CompactedError)):
+                async with asyncio.timeout(10):
+                    [change async for change in client.watch(NODES, Annotated, "9")]
+            answers.pop()
+
+
 # -- who we are -----------------------------------------------------------------------------------------------------
 
 
@@ -375,6 +416,13 @@ async def test_a_token_file_that_is_gone_is_unavailable_and_comes_back(server, t
         await client.list(NODES, Annotated)
     (tmp_path / "token").write_text("any")
     await client.list(NODES, Annotated)
+
+
+@pytest.mark.parametrize("token", [b"a\nb", b"a\rX: y", b"\xff", "t\u00f6ken".encode(), b"a\0b"])
+async def test_a_token_file_of_garbage_is_unavailable(server, tmp_path, token):
+    (tmp_path / "token").write_bytes(token)
+    with pytest.raises(UnavailableError, match="the token holds what no token may hold"):
+        await client_of(server, Stored(token=tmp_path / "token")).list(NODES, Annotated)
 
 
 async def test_a_plugin_is_asked_once_and_again_when_its_token_is_refused(server, tmp_path):

@@ -118,6 +118,7 @@ EXEC = {"apiVersion": "client.authentication.k8s.io/v1", "command": "x"}
         (document({"server": "10.0.0.1:6443"}), "cluster c: server 10.0.0.1:6443: want https://HOST:PORT"),
         (document({"server": "https://h:99999"}), "cluster c: server https://h:99999: Port out of range 0-65535"),
         (document({"server": "https://h/api"}), "cluster c: server https://h/api: want https://HOST:PORT"),
+        (document({"server": "https://a..b"}), "cluster c: server https://a..b: "),
         (document({"proxy-url": "http://p"}), "cluster c: proxy-url http://p is not supported"),
         (document({"certificate-authority": "gone"}), "cluster c: certificate-authority "),
         (document({"certificate-authority-data": "%"}), "cluster c: certificate-authority-data: no base64: "),
