@@ -12,7 +12,7 @@ from netagent.config import InterfaceChoice
 from netagent.interface_choice import Address, Interface, NodeInterfaces, Underlays, Way, choose_underlay
 
 RT_TABLE_MAIN = 254
-RTN_LOCAL = 2
+RTN_UNICAST, RTN_LOCAL = 1, 2
 
 
 async def find_underlay(choice: InterfaceChoice, families: Collection[Family]) -> Underlays:
@@ -67,7 +67,7 @@ def address_of(message: Any) -> Address:
 def default_route_index(routes: Iterable[Any]) -> int:
     """Interface index of the first default route; 0 when there is none."""
     for route in routes:
-        if route["dst_len"] == 0 and route.get("table") == RT_TABLE_MAIN:
+        if (route["dst_len"], route["type"], route.get("table")) == (0, RTN_UNICAST, RT_TABLE_MAIN):
             hops = route.get("multipath") or []
             index = route.get("oif") or next((hop["oif"] for hop in hops), 0)
             if index:

@@ -119,9 +119,10 @@ class _Selection:
 
     def matching(self, matches: Callable[[str], object]) -> Underlays:
         by_address = [
-            (one.index, one.address)
-            for one in sorted(self.node.addresses, key=lambda one: one.rank)
-            if one.is_usable and Family.of(one.address) in self.families and matches(str(one.address))
+            (interface.index, one.address)
+            for interface in self.node.interfaces
+            for one in self._usable(interface.index)
+            if Family.of(one.address) in self.families and matches(str(one.address))
         ]
         by_name = [(interface.index, None) for interface in self.node.interfaces if matches(interface.name)]
         refusal = _NoMatchError("matches no interface's address or name")
@@ -167,14 +168,15 @@ class _Selection:
     def _address(self, interface: Interface, family: Family, wanted: IPAddress | None) -> IPAddress:
         if wanted is not None and Family.of(wanted) is family:
             return wanted
-        own = [
-            one
-            for one in self.node.addresses
-            if one.index == interface.index and Family.of(one.address) is family and one.is_usable
-        ]
-        if not own:
-            raise _NoMatchError(f"{interface.name} has no IPv{family.value} address that peers can send to")
-        return min(own, key=lambda one: one.rank).address
+        for own in self._usable(interface.index):
+            if Family.of(own.address) is family:
+                return own.address
+        raise _NoMatchError(f"{interface.name} has no IPv{family.value} address that peers can send to")
+
+    def _usable(self, index: int) -> list[Address]:
+        """The best one first."""
+        own = (one for one in self.node.addresses if one.index == index and one.is_usable)
+        return sorted(own, key=lambda one: one.rank)
 
     def _interface(self, index: int) -> Interface:
         found = next((interface for interface in self.node.interfaces if interface.index == index), None)

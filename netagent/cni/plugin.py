@@ -103,14 +103,13 @@ def status(config: Config) -> int:
 
 def collect_garbage(config: Config) -> int:
     """Drop what is saved for this network's containers that are gone, after the delegate dropped its part."""
-    attachments = {name: config[name] for name in ("cni.dev/valid-attachments",) if name in config}
+    valid = objects(config, "cni.dev/valid-attachments", dict)
     facts = read_facts(text_of(config, "subnetFile", SUBNET_FILE), TRY_LATER)
-    code = run_delegate({**render(config, facts), **attachments})
-    valid = {entry.get("containerID") for entry in config.get("cni.dev/valid-attachments") or []}
-    if code == 0:
-        for path in saved_files(text_of(config, "dataDir", DATA_DIR), valid):
-            if (load(path) or {}).get("name") == config.get("name"):
-                os.unlink(path)  # noqa: PTH108
+    code = run_delegate({**render(config, facts), "cni.dev/valid-attachments": valid})
+    kept = {str(entry.get("containerID")) for entry in valid}
+    for path in saved_files(text_of(config, "dataDir", DATA_DIR), kept) if code == 0 else ():
+        if (load(path) or {}).get("name") == config.get("name"):
+            os.unlink(path)  # noqa: PTH108
     return code
 
 
@@ -161,7 +160,7 @@ def render_ipam(ipam: Any, facts: Mapping[str, str]) -> Config:
     """What the configuration says of IPAM, with our subnets and the ways to our networks added."""
     if not isinstance(ipam, dict):
         raise CniError(BAD_CONFIG, "ipam: want an object")
-    ranges, routes = list(ipam.get("ranges") or []), list(ipam.get("routes") or [])
+    ranges, routes = objects(ipam, "ranges", list), objects(ipam, "routes", dict)
     for prefix in (prefix for prefix in FAMILIES if facts.get(f"{prefix}SUBNET")):
         subnet = network(facts[f"{prefix}SUBNET"])
         ranges.append([{"subnet": str(subnet)}])
@@ -191,6 +190,14 @@ def numbers(version: str) -> list[int]:
         return [int(part) for part in version.split(".")]
     except ValueError:
         raise CniError(BAD_CONFIG, f"cniVersion {version}: not a version") from None
+
+
+def objects(config: Config, name: str, kind: type) -> list[Any]:
+    """A copy of a list, empty when it is not given."""
+    found = config.get(name) or []
+    if not isinstance(found, list) or not all(isinstance(each, kind) for each in found):
+        raise CniError(BAD_CONFIG, f"{name}: want a list of {'lists' if kind is list else 'objects'}")
+    return list(found)
 
 
 def text_of(config: Config, name: str, default: str) -> str:
