@@ -27,15 +27,15 @@ class Policy:
     """Whose packets only peers may send; None: this backend has no VXLAN."""
 
     @property
-    def has_gate(self) -> bool:
-        return self.tunnel is not None and self.settings.peer_filter
+    def guarded(self) -> Tunnel | None:
+        return self.tunnel if self.settings.peer_filter else None
 
 
 def table_objects(policy: Policy, pods: Pods, *, fully_random: bool) -> dict[Key, Value]:
     """All of our table but the peers; empty when none is needed."""
     settings, objects = policy.settings, dict[Key, Value]()
-    if policy.tunnel and settings.peer_filter:
-        objects.update(gate(pods.family, policy.tunnel))
+    if policy.guarded:
+        objects.update(gate(pods.family, policy.guarded))
     if policy.mode is Mode.IPTABLES:
         return objects
     if settings.forward_rules:

@@ -65,7 +65,7 @@ class Firewall:
 
         All peers have to be planned before the first sync: it removes those of an earlier run that are missing.
         """
-        if not self._policy.has_gate:
+        if self._policy.guarded is None:
             return
         for name, addresses in changed:
             for rules in self._families.values():
@@ -102,7 +102,8 @@ class Firewall:
         pods = self._pods
         for family, rules in self._families.items():
             await rules.plan(pods.get(family))
-        self._written_for = pods
+        # A family that has no pods any more leaves rules behind, as a run in another mode does.
+        self._written_for, self._retired = pods, False
 
     async def _retire(self) -> None:
         """The old rules say the same as ours, so traffic does not suffer while they cannot be removed."""

@@ -5,8 +5,8 @@ Pure. The rules are constant; what varies is the set `peers`, so one peer costs 
     postrouting: which connections are masqueraded. It comes after everything at the usual priority, as flanneld's
         jump at the end of POSTROUTING comes after kube-proxy's
     forward: accepts what pods send and receive. It only says so: no table can overrule a drop in another one
-    input: our VXLAN packets, from whoever is not in `peers`, are dropped. The network identifier tells them from
-        those of another overlay on the same port
+    input: VXLAN packets from whoever is not in `peers` are dropped. The network identifier tells those of another
+        overlay on the same port, which are not ours to judge
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -68,12 +68,16 @@ def forward(pods: Pods) -> tuple[Key, Chain]:
 
 
 def gate(family: Family, tunnel: Tunnel) -> Iterator[tuple[Key, Value]]:
-    stranger = f"udp dport {tunnel.port} {VNI_FIELD} {tunnel.vni} {family.nft} saddr != @{PEERS} drop"
-    yield Key("container", PEERS), Container("set", ADDRESS_TYPE[family], f"type {ADDRESS_TYPE[family]}")
-    yield (
-        Key("chain", "input"),
-        Chain(Hook("filter", "input", FILTER), (labelled("VXLAN from no peer of ours", stranger),)),
+    """What is too short to tell whose it is, is dropped too: the first fragment over IPv6 may be, and the rest would
+    be put together behind this hook (ip6_input, Linux 6.18).
+    """
+    packet = f"udp dport {tunnel.port}"
+    rules = (
+        labelled("VXLAN of another overlay", f"{packet} {VNI_FIELD} != {tunnel.vni} accept"),
+        labelled("VXLAN from no peer of ours", f"{packet} {family.nft} saddr != @{PEERS} drop"),
     )
+    yield Key("container", PEERS), Container("set", ADDRESS_TYPE[family], f"type {ADDRESS_TYPE[family]}")
+    yield Key("chain", "input"), Chain(Hook("filter", "input", FILTER), rules)
 
 
 class TablePlan:

@@ -248,6 +248,15 @@ async def test_a_family_without_pods_has_no_rules(mode):
     assert "NETAGENT" not in run("ip6tables-save")
 
 
+async def test_a_family_that_is_given_up_takes_its_rules_along(mode):
+    made = await started(mode)
+    made.plan({Family.V6: NETWORKS[Family.V6]}, OWN)
+    await made.sync(resync=False)
+    assert "table ip netagent" not in rules()
+    assert "table ip6 netagent" in rules()
+    assert "NETAGENT" not in run("iptables-save")
+
+
 async def test_all_off_leaves_nothing(mode):
     await started(mode)
     bare = replace(SETTINGS, ip_masq=False, forward_rules=False, peer_filter=False)

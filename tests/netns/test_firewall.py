@@ -8,12 +8,14 @@ import socket
 import subprocess
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address, ip_network
 
 import pytest
 from deadline import eventually
 from namespace import fresh_namespace, setns
 from scapy.layers.inet import IP, UDP
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment
 from scapy.layers.l2 import Ether
 from scapy.layers.vxlan import VXLAN
 
@@ -296,6 +298,8 @@ class Overlay:
         self.peer, self.stranger, local = self._addresses()
         ip(f"link add wire type veth peer name eth0 netns {self.neighbor.name}")
         ip("link set wire up")
+        shown = subprocess.run(["ip", "-br", "link", "show", "wire"], check=True, capture_output=True, text=True)
+        self.mac = shown.stdout.split()[2]
         length = 24 if family is Family.V4 else 64
         address(local, length, "wire")
         ip(f"link add flannel.1 address {VTEP} type vxlan id 1 dstport 8472 local {local} dev wire nolearning")
@@ -354,6 +358,30 @@ async def test_without_the_gate_forged_packets_are_delivered(overlay, mode):
     overlay.send(overlay.stranger, range(10))
     overlay.send(overlay.peer, [99])
     assert overlay.delivered(99) == [*range(10), 99]
+
+
+def fragments(overlay, source, number):
+    """The same packet in two pieces, the first so short that it ends before the network identifier."""
+    datagram = UDP(sport=9, dport=8472) / envelope(number)
+    if overlay.family is Family.V4:
+        whole = bytes(IP(src=source, dst=overlay.local, proto=17) / datagram)[20:]
+        make = partial(IP, src=source, dst=overlay.local, proto=17, id=number)
+        return [make(flags="MF") / whole[:8], make(frag=1) / whole[8:]]
+    whole = bytes(IPv6(src=source, dst=overlay.local) / datagram)[40:]
+    header = IPv6(src=source, dst=overlay.local)
+    make = partial(IPv6ExtHdrFragment, nh=17, id=number)
+    return [header / make(m=1) / whole[:8], header / make(offset=1) / whole[8:]]
+
+
+async def test_fragments_do_not_slip_through(overlay, mode):
+    """Without masquerading nothing puts IPv6 fragments together before the gate."""
+    await gated(mode, [overlay.peer], FirewallSettings(False, (), True, False, 5, peer_filter=True))
+    with entered(overlay.neighbor.name), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+        wire.bind(("eth0", 0))
+        for number, source in enumerate([*[overlay.stranger] * 20, overlay.peer]):
+            for piece in fragments(overlay, source, number + 1):
+                wire.send(bytes(Ether(dst=overlay.mac) / piece))
+    assert overlay.delivered(21) == [21]
 
 
 async def test_the_gate_follows_the_leases(overlay, mode):

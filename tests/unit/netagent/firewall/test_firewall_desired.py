@@ -61,12 +61,15 @@ def test_what_is_off_by_flag_is_not_there(mode):
 
 def test_a_backend_without_vxlan_has_no_gate():
     assert not GATE & table(Mode.NFTABLES, tunnel=None).keys()
-    assert not policy(Mode.NFTABLES, tunnel=None).has_gate
+    assert policy(Mode.NFTABLES, tunnel=None).guarded is None
 
 
 def test_the_gate_knows_our_packets_by_port_and_network_identifier():
     chain = table(Mode.IPTABLES, tunnel=Tunnel(4789, 7))[Key("chain", "input")]
-    assert [rule.text for rule in chain.rules] == ["udp dport 4789 @th,96,24 7 ip saddr != @peers drop"]
+    assert [rule.text for rule in chain.rules] == [
+        "udp dport 4789 @th,96,24 != 7 accept",
+        "udp dport 4789 ip saddr != @peers drop",
+    ]
 
 
 @pytest.fixture
