@@ -6,6 +6,7 @@ that a fake and the real kernel can stand under one contract suite.
 
 from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Generic, Protocol, TypeVar
 
 from controlloop.delta import Delta, diff
@@ -38,10 +39,10 @@ class Report(Generic[K, V]):
 
 def describe(delta: Delta[K, V], shown: int = SHOWN) -> str:
     """The first objects of a difference, as a person would read it: `- old`, `+ new`."""
-    lines = [f"- {key} {value}" for key, value in delta.drop.items()]
-    lines += [f"+ {key} {value}" for key, value in delta.put.items()]
-    more = f" (and {len(lines) - shown} more)" if len(lines) > shown else ""
-    return "; ".join(lines[:shown]) + more
+    signed = chain((("-", *one) for one in delta.drop.items()), (("+", *one) for one in delta.put.items()))
+    lines = [f"{sign} {key} {value}" for sign, key, value in islice(signed, shown)]
+    hidden = len(delta.drop) + len(delta.put) - len(lines)
+    return "; ".join(lines) + (f" (and {hidden} more)" if hidden else "")
 
 
 async def reconcile(

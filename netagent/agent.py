@@ -18,6 +18,7 @@ from typing import Never
 from controlloop.delta import Delta
 from controlloop.errors import OperatorError, Skipped, UnavailableError
 from controlloop.logs import Log
+from controlloop.memory import give_back
 from controlloop.reconcile import Kernel, describe, keys_of, reconcile
 from controlloop.runner import Backoff, Runner
 from netagent import subnet_file
@@ -27,6 +28,7 @@ from netagent.drift import Judge
 from netagent.healing import Healing
 from netagent.kernel import OverlayError
 from netagent.links import decode_link
+from netagent.messages import forget_addresses
 from netagent.monitor import Monitor
 from netagent.overlay import Overlay
 from netagent.state import Key, Link, LinkAddress, Object, OverlayState
@@ -84,7 +86,7 @@ class Agent:
         self._no_underlay = ""
         self._converged = False
         """The last pass over everything, and each change since, went in."""
-        self._full_pass_due = True
+        self._full_pass_due = self._tidy_up_due = True
         self._runs: deque[float] = deque(maxlen=BURST_RUNS)
         self._published = ""
         self._told: dict[str, Skipped] = {}
@@ -207,6 +209,7 @@ class Agent:
     async def _program(self, resync: bool) -> None:  # noqa: FBT001 - the Runner's shape of a job
         heard = self._healing.take()
         self._full_pass_due |= resync or heard.everything
+        self._tidy_up_due |= resync
         if heard.underlay or self._no_underlay:
             await self._look_below()
         if self._own is None or self._snapshot is None or self._no_underlay:
@@ -232,6 +235,10 @@ class Agent:
             raise
         self._note(started, applied, None)
         self._publish(own)
+        if self._tidy_up_due:
+            self._tidy_up_due = False
+            forget_addresses()
+            give_back()
 
     def _missing(self) -> str:
         if self._no_underlay:

@@ -43,6 +43,7 @@ from netagent.state import (
     WireguardIdentity,
     WireguardLink,
     WireguardPeer,
+    WireguardSubnet,
 )
 from netagent.wireguard import WireguardTool
 
@@ -171,6 +172,8 @@ class OverlayKernel:
 
     def _routes_in_the_way(self, operations: Iterable[Operation]) -> dict[Key, Route]:
         keys = {each.object.key: Family.of(each.object.prefix) for each in operations if isinstance(each.object, Route)}
+        if not keys:
+            return {}
         names = dict(socket.if_nameindex())
         dumps = [self._channel.dump(dump_routes(family)) for family in set(keys.values())]
         routes = (decode_route(payload, names) for dump in dumps for payload in dump)
@@ -222,7 +225,7 @@ def seam_of(thing: Object) -> object:
     """What a change goes through."""
     if isinstance(thing, Link):
         return Link
-    return WireguardTool if isinstance(thing, WireguardIdentity | WireguardPeer) else None
+    return WireguardTool if isinstance(thing, WireguardIdentity | WireguardPeer | WireguardSubnet) else None
 
 
 def way_into_wireguard(operation: Operation) -> tuple[str, int, bool]:

@@ -273,7 +273,7 @@ def integer(value: bytes | None) -> int:
     return int.from_bytes(value or b"", sys.byteorder)
 
 
-# The same few thousand addresses come back with every dump.
+# The same few thousand addresses come back with every dump of a pass.
 @lru_cache(maxsize=65536)
 def address_of(value: bytes | None) -> IPAddress | None:
     return ip_address(value) if value else None
@@ -282,3 +282,9 @@ def address_of(value: bytes | None) -> IPAddress | None:
 @lru_cache(maxsize=16384)
 def network_of(address: bytes, prefix_len: int) -> IPNetwork:
     return ip_network((address, prefix_len))
+
+
+def forget_addresses() -> None:
+    """Let go of what made a pass quick; the next one is minutes away."""
+    address_of.cache_clear()
+    network_of.cache_clear()
