@@ -102,10 +102,14 @@ NETWORK_IS_UP = _Condition("NetworkUnavailable", "False", "FlannelIsUp")
 class KubernetesLessor:
     """The own lease: the annotations of the own Node."""
 
-    def __init__(self, client: ApiClient, annotations: Annotations, node_name: str) -> None:
+    def __init__(
+        self, client: ApiClient, annotations: Annotations, node_name: str, *, set_condition: bool = True
+    ) -> None:
+        """`set_condition`: whether the node's condition is ours to write (--set-node-network-unavailable)."""
         self._client = client
         self._annotations = annotations
         self._name = node_name
+        self._set_condition = set_condition
         self._attrs: LeaseAttrs | None = None
         self._written_at = float("-inf")
         self._contest = Backoff()
@@ -160,7 +164,7 @@ class KubernetesLessor:
     async def announce(self) -> None:
         """Let the scheduler know that pods have a network here. Comes back when the Node says so."""
         backoff = Backoff()
-        while True:
+        while self._set_condition:
             try:
                 if await self._announced():
                     return

@@ -264,3 +264,8 @@ async def test_a_condition_that_does_not_stick_is_set_again(server, lessor):
     async with asyncio.timeout(20):
         await lessor.announce()
     assert conditions(server)["NetworkUnavailable"]["status"] == "False"
+
+
+async def test_a_condition_that_is_somebody_elses_is_left_alone(server):
+    await KubernetesLessor(client_of(server), Annotations(P), "me", set_condition=False).announce()
+    assert server.seen == []
