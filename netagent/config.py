@@ -184,9 +184,13 @@ def parse_public_ip(given: Given, family: Family) -> IPAddress:
         address = ip_address(given.text)
     except ValueError:
         address = None
-    if address is None or Family.of(address) is not family or address.is_unspecified or address.is_multicast:
+    if address is None or Family.of(address) is not family or not is_host(address):
         raise given.refused(f"not an IPv{family.value} address that peers can send to")
     return address
+
+
+def is_host(address: IPAddress) -> bool:
+    return not (address.is_unspecified or address.is_multicast or address.is_loopback)
 
 
 def parse_networks(given: Iterable[Given]) -> tuple[IPNetwork, ...]:
@@ -204,7 +208,7 @@ def parse_networks(given: Iterable[Given]) -> tuple[IPNetwork, ...]:
 def parse_pattern(given: Given) -> re.Pattern[str]:
     try:
         return re.compile(given.text)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise given.refused(f"not a regular expression: {error}") from None
 
 

@@ -1,12 +1,21 @@
 import shlex
+from contextlib import suppress
 from ipaddress import ip_address, ip_network
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from controlloop.errors import OperatorError
 from controlloop.family import Family
+from controlloop.goflags import variable_name
 from netagent.__main__ import run
 from netagent.config import read_flags, settings_from
 from netagent.flags import GROUPS
+
+
+def variable(name):
+    return variable_name(name, "FLANNELD_")
 
 
 def settings(line="", **environment):
@@ -109,6 +118,8 @@ def test_our_own_flags():
         ("--public-ip", "10.0.0"),
         ("--public-ip", "2001:db8::1"),
         ("--public-ip", "0.0.0.0"),
+        ("--public-ip", "127.0.0.1"),
+        ("--iface-regex", "a{99999999999}"),
         ("--public-ipv6", "10.0.0.1"),
         ("--iface-can-reach", "router"),
         ("--iface-regex", "eth("),
@@ -159,6 +170,20 @@ def test_bad_usage_is_one_line(capsys, argv, line):
 )
 def test_a_bad_variable_is_one_line_with_its_name_and_value(capsys, variable, value):
     assert refusal(capsys, [], {variable: value}).startswith(f"netagent: {variable} {value}: ")
+
+
+NAMES = [flag.name for _, flags in GROUPS for flag in flags]
+WORDS = st.one_of(
+    st.text(max_size=12),
+    st.sampled_from(NAMES).map("-{}".format),
+    st.tuples(st.sampled_from(NAMES), st.text(max_size=20)).map("--{0[0]}={0[1]}".format),
+)
+
+
+@given(st.lists(WORDS, max_size=4), st.dictionaries(st.sampled_from(NAMES).map(variable), st.text(), max_size=3))
+def test_whatever_is_given_is_understood_or_refused(argv, environment):
+    with suppress(OperatorError):
+        settings_from(read_flags(argv, environment), "node-a")
 
 
 def test_the_help_has_one_line_for_each_flag(capsys):
