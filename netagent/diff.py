@@ -22,6 +22,7 @@ from netagent.state import (
     WireguardIdentity,
     WireguardLink,
     WireguardPeer,
+    WireguardSubnet,
 )
 
 # Each stands on the ones before: a route asks for its gateway's MAC, a MAC for the address behind it.
@@ -32,6 +33,7 @@ ORDER = {
     LinkAddress: 1,
     WireguardIdentity: 2,
     WireguardPeer: 3,
+    WireguardSubnet: 3,
     FdbEntry: 3,
     Neighbor: 4,
     Route: 5,

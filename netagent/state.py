@@ -158,6 +158,27 @@ class WireguardPeer:
         # The key itself goes into no log.
         return " ".join([*words, *(["preshared-key"] if self.preshared_key else [])])
 
+    @property
+    def subnets(self) -> "list[WireguardSubnet]":
+        return [WireguardSubnet(each, self.public_key, self.device) for each in self.allowed]
+
+
+@dataclass(frozen=True, slots=True)
+class WireguardSubnet:
+    """Whose a subnet is: WireGuard gives each to one peer alone. It comes and goes with its peer."""
+
+    subnet: IPNetwork
+    public_key: str
+    device: str
+
+    @property
+    def key(self) -> Key:
+        network = self.subnet.network_address
+        return Key("wireguard subnet", (self.device, network.version, int(network), self.subnet.prefixlen))
+
+    def __str__(self) -> str:
+        return f"{self.subnet} dev {self.device} peer {self.public_key}"
+
 
 def endpoint_text(endpoint: tuple[IPAddress, int] | None) -> str:
     if endpoint is None:
@@ -238,7 +259,7 @@ def direct_route(subnet: IPNetwork, gateway: IPAddress, interface: str) -> Route
     return Route(subnet, gateway, interface, onlink=False, metric=METRIC[Family.of(subnet)])
 
 
-Object = Link | LinkAddress | WireguardIdentity | WireguardPeer | FdbEntry | Neighbor | Route
+Object = Link | LinkAddress | WireguardIdentity | WireguardPeer | WireguardSubnet | FdbEntry | Neighbor | Route
 OverlayState = Mapping[Key, Object]
 
 

@@ -29,7 +29,8 @@ class WireguardTool:
             log.debug("wireguard not readable", device=device, error=error)
             return {}
         peers = [self._as_first_known(peer, proven=peer.key in shown.proven) for peer in shown.peers]
-        return {shown.identity.key: shown.identity, **{peer.key: peer for peer in peers}}
+        found: list[Object] = [shown.identity, *peers, *(subnet for peer in peers for subnet in peer.subnets)]
+        return {each.key: each for each in found}
 
     def _as_first_known(self, peer: WireguardPeer, *, proven: bool) -> WireguardPeer:
         """A peer that proves its key from elsewhere, for example behind NAT, moves its endpoint itself."""

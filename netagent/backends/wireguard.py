@@ -88,8 +88,10 @@ class Wireguard:
 
     def peer_objects(self, _node: Node, peer: Lease, families: Collection[Family]) -> list[Object]:
         if self.mode is Mode.SEPARATE:
-            return [self._peer(peer, family, [family]) for family in families]
-        return [self._peer(peer, self._tunnel_family(peer), families)] if families else []
+            peers = [self._peer(peer, family, [family]) for family in families]
+        else:
+            peers = [self._peer(peer, self._tunnel_family(peer), families)] if families else []
+        return [*peers, *(subnet for each in peers for subnet in each.subnets)]
 
     def _tunnel_family(self, peer: Lease) -> Family:
         if self.mode in {Mode.IPV4, Mode.IPV6}:

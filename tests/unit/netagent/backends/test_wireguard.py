@@ -16,9 +16,12 @@ from netagent.backends.wg_key import with_key
 from netagent.backends.wg_text import NO_PRESHARED_KEY, parse_dump, render_peers
 from netagent.backends.wireguard import Mode, Wireguard
 from netagent.desired import lease_attrs, own_state, peer_state, pod_mtu
+from netagent.overlay import Overlay
 from netagent.state import Underlay, WireguardPeer
 from subnet_alloc.codec import parse_lease, render_attrs
 from subnet_alloc.model import Lease
+from subnet_alloc.registry import Listing, Record
+from subnet_alloc.snapshot import LeaseSnapshot
 
 V4, V6 = Family.V4, Family.V6
 OURS = "a" * 42 + "A="
@@ -80,6 +83,8 @@ def test_each_family_has_a_device_an_identity_an_address_and_the_route_to_the_ne
     assert lines(peer(here)) == [
         f"wireguard peer {THEIRS} dev flannel-wg endpoint 192.0.2.2:51820 allowed-ips 10.5.2.0/24",
         f"wireguard peer {THEIRS} dev flannel-wg-v6 endpoint [2001:db8::2]:51821 allowed-ips fc00:5:0:2::/64",
+        f"wireguard subnet 10.5.2.0/24 dev flannel-wg peer {THEIRS}",
+        f"wireguard subnet fc00:5:0:2::/64 dev flannel-wg-v6 peer {THEIRS}",
     ]
 
 
@@ -97,9 +102,20 @@ def test_one_device_carries_both_families_over_the_one_that_the_mode_says(mode, 
     here = node(replace(WG, mode=mode))
     assert here.backend.devices(here.underlay) == ("flannel-wg",)
     assert len(own_state(here, own_lease(here))) == 6
-    assert lines(peer(here, **lease)) == [
+    assert lines(peer(here, **lease))[0] == (
         f"wireguard peer {THEIRS} dev flannel-wg endpoint {endpoint} allowed-ips 10.5.2.0/24,fc00:5:0:2::/64"
-    ]
+    )
+
+
+def test_a_subnet_that_two_leases_claim_belongs_to_the_one_written_last():
+    here = node(WG, [V4])
+    overlay, snapshot = Overlay(here), LeaseSnapshot()
+    value = '{"PublicIP":"192.0.2.%d","PublicIPv6":null,"BackendType":"wireguard","BackendData":{"PublicKey":"%s"}}'
+    old = Record("10.5.2.0-24", (value % (2, THEIRS)).encode(), 2)
+    new = Record("10.5.2.0-24&fc00:5:0:2::-64", (value % (3, PSK)).encode(), 3)
+    overlay.follow("10.5.1.0-24", own_lease(here), snapshot, snapshot.replace(Listing(3, (old, new))))
+    assert set(overlay.skipped) == {old.key}
+    assert [each.public_key for each in overlay.objects.values() if isinstance(each, WireguardPeer)] == [PSK]
 
 
 REFUSED = {
