@@ -2,8 +2,9 @@ import pytest
 from aetcd import rpc
 
 from controlloop.errors import OperatorError
-from controlloop.etcd import Etcd, batch_from, parse_endpoint, prefix_range
+from controlloop.etcd import Etcd, batch_from, prefix_range
 from controlloop.etcd_access import TlsFiles
+from controlloop.etcd_endpoint import parse_endpoint
 
 
 @pytest.mark.parametrize(
