@@ -31,8 +31,8 @@ if os.geteuid() != 0 or shutil.which("bridge") is None:
     pytest.skip("needs root for network namespaces, and iproute2 with bridge", allow_module_level=True)
 
 UNDERLAY = {
-    Family.V4: Underlay("under0", 1500, ip_address("192.0.2.1")),
-    Family.V6: Underlay("under0", 1500, ip_address("2001:db8::1")),
+    Family.V4: Underlay("under0", 1500, ip_address("192.0.2.1"), frozenset({ip_network("192.0.2.0/24")})),
+    Family.V6: Underlay("under0", 1500, ip_address("2001:db8::1"), frozenset({ip_network("2001:db8::/64")})),
 }
 
 
@@ -160,6 +160,17 @@ async def test_nothing_is_left_when_nothing_is_desired(kernel, families):
     assert await kernel.dump() == {}
 
 
+@pytest.mark.parametrize("families", FAMILIES, ids=str)
+async def test_direct_routes_take_the_place_of_the_overlays_and_give_it_back(kernel, families):
+    """On the way to IPv6 the kernel refuses a gateway that another route of the table leads to elsewhere."""
+    direct = overlay(*families, backend=Vxlan(direct_routing=True))
+    for desired in (overlay(*families), direct, overlay(*families)):
+        await reconcile(lambda desired=desired: desired, kernel)
+        assert await kernel.dump() == desired
+    assert {value.device for key, value in direct.items() if key.kind == "route"} == {"under0"}
+    assert not {key.kind for key in direct} & {"fdb", "neighbor"}
+
+
 async def test_a_converged_kernel_needs_no_change(kernel):
     desired = overlay()
     await reconcile(lambda: desired, kernel)
@@ -255,6 +266,24 @@ async def test_the_device_of_flanneld_is_taken_over_without_being_made_again(rea
     assert await real.dump() == overlay()
     assert output("ip -o link show flannel.1").split(":")[0] == index
     assert "10.5.66.0" not in output("ip route")
+
+
+async def test_direct_routes_of_flanneld_are_taken_over_at_once(real):
+    desired = overlay(backend=Vxlan(direct_routing=True), peers=range(2, 200))
+    sh(*(f"ip route add 10.5.{number}.0/24 via 192.0.2.{number}" for number in range(2, 200)))
+    await reconcile(lambda: desired, real)
+    assert await real.dump() == desired
+    assert "10.5.7.0/24 via 192.0.2.7 dev under0 proto 78" in output("ip route")
+
+
+@pytest.mark.skipif(not Path("/dev/net/tun").exists(), reason="needs /dev/net/tun")
+async def test_a_wireguard_device_that_nobody_serves_is_in_nobodys_way(real):
+    sh("ip tuntap add flannel-wg mode tun", "ip tuntap add other mode tun")
+    await reconcile(overlay, real)
+    assert await real.dump() == overlay()
+    assert "flannel-wg" not in output("ip -o link show")
+    assert "other" in output("ip -o link show")
+    sh("ip link del other")
 
 
 FOREIGN = ["10.6.0.0/16 via 192.0.2.9 dev under0", "10.7.0.0/16 dev flannel.1 scope link proto static"]
