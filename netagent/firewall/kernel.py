@@ -3,7 +3,7 @@
 from controlloop.command import CommandError, find, run
 from controlloop.family import Family
 from controlloop.iptables.chains import Owned
-from controlloop.iptables.kernel import IptablesChains, detect_variant, program_name
+from controlloop.iptables.kernel import LOCK_WAIT_S, IptablesChains, detect_variant, program_name
 from controlloop.nft.kernel import delete_table
 from netagent.firewall.iptables import OURS, PREFIX
 from netagent.firewall.nftables import TABLE
@@ -32,7 +32,7 @@ async def nft_takes_fully_random(family: Family) -> bool:
 async def iptables_takes_random_fully(family: Family) -> bool:
     """Whether iptables knows it: since 1.6.2. Nothing is written."""
     program = program_name(family, await detect_variant(family), "restore")
-    return await succeeds([program, "--test", "--noflush"], IPTABLES_PROBE)
+    return await succeeds([program, "--test", "--noflush", "--wait", str(LOCK_WAIT_S)], IPTABLES_PROBE)
 
 
 async def succeeds(argv: list[str], text: str) -> bool:
