@@ -5,6 +5,7 @@ revision a watch stands, and both are what recovery is built on, so channels and
 
 One endpoint is in use at a time; one that fails gives way to the next. A read then asks the next endpoint by itself.
 A write is never sent twice: after an UnavailableError it may or may not have happened, and the caller reads to know.
+Only one that was refused for a token that etcd forgot is sent again, with a new one: it has not happened.
 """
 
 import asyncio
