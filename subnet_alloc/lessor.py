@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Never, Protocol
 
+from controlloop.family import Family, IPAddress
 from subnet_alloc.allocate import Choose, Subnets
 from subnet_alloc.codec import render_attrs
 from subnet_alloc.leasing import TTL_S, OwnLease, acquire, keep
@@ -15,6 +16,10 @@ from subnet_alloc.registry import ConflictError, Registry
 
 
 class Lessor(Protocol):
+    async def wanted_public_ip(self) -> dict[Family, IPAddress]:
+        """Where an administrator wants the node to be reached; what is not in it is for the node to find out."""
+        ...
+
     async def acquire(self, attrs: LeaseAttrs, *, config: NetworkConfig) -> OwnLease:
         """The subnets of this node, with `attrs` told to its peers; again after a loss, or with other `attrs`.
 
@@ -38,6 +43,10 @@ class RegistryLessor:
         self._previous = previous
         self._choose = choose
         self._own: OwnLease | None = None
+
+    async def wanted_public_ip(self) -> dict[Family, IPAddress]:
+        """A registry knows nothing of nodes that hold no lease."""
+        return {}
 
     async def acquire(self, attrs: LeaseAttrs, *, config: NetworkConfig) -> OwnLease:
         self._own = await self._say_anew(attrs) or await acquire(

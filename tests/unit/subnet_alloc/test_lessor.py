@@ -29,6 +29,7 @@ def lessor(registry):
 async def test_the_subnet_of_before_the_start_is_asked_for_again(lessor):
     assert (await lessor.acquire(attrs(), config=CONFIG)).lease.subnets == PREVIOUS
     await lessor.announce()
+    assert await lessor.wanted_public_ip() == {}
 
 
 async def test_a_node_that_moved_keeps_its_subnet(registry, lessor):
