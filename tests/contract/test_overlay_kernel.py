@@ -13,6 +13,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
+from namespace import fresh_namespace
 
 from controlloop.delta import Delta, diff
 from controlloop.family import Family
@@ -266,6 +267,20 @@ async def test_the_device_of_flanneld_is_taken_over_without_being_made_again(rea
     assert await real.dump() == overlay()
     assert output("ip -o link show flannel.1").split(":")[0] == index
     assert "10.5.66.0" not in output("ip route")
+
+
+async def test_a_node_without_any_ipv4_has_an_ipv6_overlay():
+    with fresh_namespace():
+        sh(
+            "ip link add under0 type veth peer name under1",
+            "ip address add 2001:db8::1/64 dev under0 nodad",
+            "ip link set under0 up",
+            "ip link set under1 up",
+        )
+        kernel = overlay_kernel()
+        await reconcile(lambda: overlay(Family.V6), kernel)
+        assert await kernel.dump() == overlay(Family.V6)
+        kernel.close()
 
 
 async def test_direct_routes_of_flanneld_are_taken_over_at_once(real):
