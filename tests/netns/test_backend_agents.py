@@ -1,7 +1,9 @@
 """Two agents, one etcd, and each backend from the configuration to the packet; the next backend after a restart."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from deadline import eventually
 from node_pair import V4, V6, Pair
 
 from lab.etcd import etcd_argv, health_argv
+from lab.wiring import ip
 from netagent.subnet_file import read_subnets
 
 ETCD = "http://[2001:db8::1]:2379"
@@ -113,10 +116,13 @@ STEPS = [
 ]
 
 
-@pytest.mark.skipif(
+needs_wireguard = pytest.mark.skipif(
     shutil.which("wg") is None or shutil.which("wireguard-go") is None or not Path("/dev/net/tun").exists(),
     reason="needs wireguard-tools, wireguard-go and /dev/net/tun",
 )
+
+
+@needs_wireguard
 def test_a_restart_with_another_backend_connects_the_same_subnets_and_leaves_nothing(pair, etcd):
     before = None
     for backend, mtu in STEPS:
@@ -126,6 +132,26 @@ def test_a_restart_with_another_backend_connects_the_same_subnets_and_leaves_not
             before = before or now
             assert now == before
             eventually(lambda backend=backend: pair.devices() == devices(backend))
+
+
+def wireguard_programs(pair, number):
+    """Process ids of wireguard-go on a node."""
+    pids = map(int, ip("netns", "pids", pair.hosts[number].namespace).split())
+    return [pid for pid in pids if Path(f"/proc/{pid}/comm").read_text().strip() == "wireguard-go"]
+
+
+@needs_wireguard
+def test_wireguard_comes_back_with_its_peers_when_its_program_or_device_is_gone(pair, etcd):
+    with agents(pair, [V4, V6], {"Type": "wireguard", "PersistentKeepaliveInterval": 1}):
+        reach_each_other(pair, [V4, V6], 1420)
+        for pid in wireguard_programs(pair, 1):
+            os.kill(pid, signal.SIGKILL)
+        reach_each_other(pair, [V4, V6], 1420)
+        pair.shows("ip link del flannel-wg")
+        reach_each_other(pair, [V4, V6], 1420)
+        pair.shows("wg set flannel-wg listen-port 999")
+    with agents(pair, [V4, V6], {"Type": "wireguard"}):
+        assert "listening port: 51820" in pair.shows("wg show flannel-wg")
 
 
 def devices(backend):
