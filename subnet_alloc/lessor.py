@@ -65,13 +65,18 @@ class RegistryLessor:
         """Nobody waits for it."""
 
     async def _say_anew(self, attrs: LeaseAttrs) -> OwnLease | None:
-        """The same subnet under other words; None when that is not what is wanted, or somebody wrote meanwhile."""
+        """The same subnet under other words; None when that is not what is wanted, or the record is not as we left it.
+
+        What counts is what the record says: a renewal, or a store that was restored, gives it another revision.
+        """
         own = self._own
         if own is None or own.lease.attrs == attrs:
             return None
-        with suppress(ConflictError):
-            # A reservation stays one.
-            ttl_s = TTL_S if own.record.lease_id else 0
-            record = await self._registry.update(own.record, render_attrs(attrs), ttl_s)
-            return OwnLease(record, Lease(own.lease.subnets, attrs))
+        for record in (await self._registry.list()).records:
+            if (record.key, record.value) == (own.record.key, own.record.value):
+                with suppress(ConflictError):
+                    # A reservation stays one.
+                    ttl_s = TTL_S if record.lease_id else 0
+                    written = await self._registry.update(record, render_attrs(attrs), ttl_s)
+                    return OwnLease(written, Lease(own.lease.subnets, attrs))
         return None

@@ -53,3 +53,11 @@ async def test_a_node_that_moved_while_somebody_took_its_subnet_gets_another(reg
     after = await lessor.acquire(attrs("192.168.0.2"), config=CONFIG)
     assert after.record.key == "10.5.1.0-24"
     assert len((await registry.list()).records) == 2
+
+
+async def test_a_node_that_moved_keeps_its_subnet_when_its_record_has_another_revision(registry, lessor):
+    before = await lessor.acquire(attrs(), config=CONFIG)
+    await registry.update(before.record, before.record.value, 3600)
+    after = await lessor.acquire(attrs("192.168.0.2"), config=CONFIG)
+    assert after.lease.subnets == PREVIOUS
+    assert len((await registry.list()).records) == 1
