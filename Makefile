@@ -6,7 +6,7 @@ VENV := .venv
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3.11 /usr/bin/python3.12 /usr/bin/python3.13) python3)
 PACKAGES := controlloop subnet_alloc netagent proxy netctl lab
 
-.PHONY: setup demo test check fmt lock clean
+.PHONY: setup demo test check bench fmt lock clean
 
 setup:
 	@PYTHON=$(PYTHON) ./setup.sh
@@ -22,6 +22,9 @@ check: setup
 	@$(VENV)/bin/mypy --no-error-summary
 	@$(VENV)/bin/lint-imports --no-logo --quiet 2>/dev/null || $(VENV)/bin/lint-imports
 	@echo "check: ruff, mypy --strict and import contracts passed"
+
+bench: setup
+	@$(VENV)/bin/python bench/overlay.py --write
 
 fmt: setup
 	@$(VENV)/bin/ruff check --fix --quiet . ; $(VENV)/bin/ruff format --quiet .

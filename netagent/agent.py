@@ -31,6 +31,7 @@ from netagent.links import decode_link
 from netagent.messages import forget_addresses
 from netagent.monitor import Monitor
 from netagent.overlay import Overlay
+from netagent.roster import Roster
 from netagent.state import Key, Link, LinkAddress, Object, OverlayState
 from netagent.status import LastReconcile, Status
 from subnet_alloc.codec import render_attrs
@@ -69,6 +70,8 @@ class Surroundings:
     """None: nobody tells what changes in the kernel."""
     reconnect: Callable[[], Awaitable[None]] | None = None
     """Leave connections to the registry that were made from an address we no longer have."""
+    settle: Callable[[], None] = lambda: None
+    """Sets on our devices what is no object of the kernel's; called after each run that went well."""
 
 
 class Agent:
@@ -90,6 +93,7 @@ class Agent:
         self._runs: deque[float] = deque(maxlen=BURST_RUNS)
         self._published = ""
         self._told: dict[str, Skipped] = {}
+        status.roster = self._roster
 
     async def run(self) -> None:
         if self._around.monitor:
@@ -110,6 +114,7 @@ class Agent:
             self._own = await self._take_lease()
             self._lost.clear()
             self._status.lease, self._status.lease_gap = self._own.record.key, ""
+            self._status.lease_at = time.time()
             self._runner.wake()
             log.info("lease held", key=self._own.record.key)
             try:
@@ -126,9 +131,12 @@ class Agent:
         while True:
             attrs = lease_attrs(self._node)
             try:
-                if self._own and self._own.lease.attrs != attrs:
-                    with suppress(ConflictError):
-                        return await self._publish_anew(self._own, attrs)
+                if (
+                    self._own
+                    and self._own.lease.attrs != attrs
+                    and (moved := await self._publish_anew(self._own, attrs))
+                ):
+                    return moved
                 return await acquire(
                     self._around.registry,
                     attrs,
@@ -141,11 +149,19 @@ class Agent:
                 log.warning("no lease yet", error=error, retry_in_s=round(wait_s, 1))
                 await asyncio.sleep(wait_s)
 
-    async def _publish_anew(self, own: OwnLease, attrs: LeaseAttrs) -> OwnLease:
-        """The same subnet under other words: peers go on with the next thing they hear. A reservation stays one."""
-        ttl_s = TTL_S if own.record.lease_id else 0
-        record = await self._around.registry.update(own.record, render_attrs(attrs), ttl_s)
-        return OwnLease(record, Lease(own.lease.subnets, attrs))
+    async def _publish_anew(self, own: OwnLease, attrs: LeaseAttrs) -> OwnLease | None:
+        """The same subnet under other words: peers go on with the next thing they hear. A reservation stays one.
+
+        None when the record is not as we left it.
+        """
+        listing = await self._around.registry.list()
+        for record in listing.records:
+            if (record.key, record.value) == (own.record.key, own.record.value):
+                with suppress(ConflictError):
+                    ttl_s = TTL_S if record.lease_id else 0
+                    written = await self._around.registry.update(record, render_attrs(attrs), ttl_s)
+                    return OwnLease(written, Lease(own.lease.subnets, attrs))
+        return None
 
     def _previous_subnets(self) -> subnet_file.Subnets | None:
         return subnet_file.read_subnets(self._around.subnet_file)
@@ -233,6 +249,7 @@ class Agent:
         except Exception as error:
             self._note(started, Delta(), error)
             raise
+        self._around.settle()
         self._note(started, applied, None)
         self._publish(own)
         if self._tidy_up_due:
@@ -302,9 +319,15 @@ class Agent:
 
     # What we tell
 
+    def _roster(self) -> Roster | None:
+        if self._own is None or self._snapshot is None:
+            return None
+        held = self._healing.held
+        return Roster(self._own.record.key, self._node, self._snapshot, self._overlay, held, self._converged)
+
     def _note(self, started: float, applied: Delta[Key, Object], error: Exception | None) -> None:
         took_ms = round((time.monotonic() - started) * 1000)
-        self._status.last_reconcile = LastReconcile(time.time(), took_ms, len(applied), str(error) if error else None)
+        self._status.reconciled(LastReconcile(time.time(), took_ms, len(applied), str(error) if error else None))
         self._status.findings = self._healing.tell(self._overlay.objects)
         held = self._healing.held
         self._status.waiting_for = f"{len(held)} objects that somebody keeps undoing" if held else ""

@@ -2,6 +2,7 @@
 
 import json
 import time
+from signal import SIGTERM
 
 import pytest
 from conftest import bring_up
@@ -81,9 +82,11 @@ def back_within_deadline(lab, node, before):
 
 def matches(node, before):
     try:
-        return overlay_of(node) == before
+        actual = overlay_of(node)
     except ProgramError:  # no device yet
         return False
+    assert actual == before
+    return True
 
 
 DRIFT = {
@@ -129,13 +132,14 @@ def test_an_underlay_that_was_down_carries_the_overlay_again(lab, node):
 
 
 def replace_nic(lab, name, address):
-    """A new eth0 with another index, as after a driver was loaded again."""
-    switch = lab.host("switch")
-    sh(lab.host(name), "ip link del eth0")
-    sh(lab.host(name), f"ip link add eth0 index 4242 type veth peer name {name} netns {switch.namespace}")
+    """The same hardware as a new eth0 with another index, as after a driver was loaded again."""
+    host, switch = lab.host(name), lab.host("switch")
+    mac = json.loads(sh(host, "ip -j link show eth0"))[0]["address"]
+    sh(host, "ip link del eth0")
+    sh(host, f"ip link add eth0 index 4242 address {mac} type veth peer name {name} netns {switch.namespace}")
     sh(switch, f"ip link set {name} master underlay up")
     for line in (f"ip address add {address} dev eth0", "ip link set eth0 up", "ip route add default via 10.10.255.2"):
-        sh(lab.host(name), line)
+        sh(host, line)
 
 
 def test_a_nic_that_was_deleted_and_made_again_gets_its_overlay_back_with_the_same_mac(lab, other):
@@ -191,3 +195,14 @@ def test_a_storm_of_foreign_changes_costs_little_and_drift_behind_it_is_found(la
     sh(node, f"ip route del {peer['subnet']}")
     back_within_deadline(lab, node, before)
     eventually(lambda: is_ready(node))
+
+
+def test_a_registry_that_is_away_makes_a_node_unready_and_its_return_ready(lab, node):
+    lab.stop("etcd", "etcd", SIGTERM)
+    try:
+        waiting = eventually(lambda: status(node)["waiting_for"], timeout_s=20.0)
+        assert "registry" in waiting
+        assert pings(lab)
+    finally:
+        lab.start_etcd()
+    eventually(lambda: is_ready(node), timeout_s=20.0)

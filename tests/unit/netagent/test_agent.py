@@ -3,6 +3,7 @@
 import asyncio
 import time
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -14,6 +15,7 @@ from netagent.backends.backend import Node
 from netagent.backends.vxlan import Vxlan
 from netagent.daemon import wait_for_config
 from netagent.diff import Operation, Verb
+from netagent.drift import Drift
 from netagent.kernel import Failure, OverlayError
 from netagent.state import Underlay
 from netagent.status import Status
@@ -53,9 +55,25 @@ class Running:
         underlay = {Family.V4: Underlay("eth0", 1500, ip_address("192.0.2.1"))}
         node = Node("node-a", Vxlan(), underlay, {Family.V4: ip_address("192.0.2.1")})
         self.subnet_file = subnet_file
-        self.agent = Agent(
-            Surroundings(node, parse_config(CONFIG), self.registry, self.kernel, subnet_file), self.status
-        )
+        self.node, self.found = node, node
+        """What a survey finds; None: no way to join."""
+        around = Surroundings(node, parse_config(CONFIG), self.registry, self.kernel, subnet_file, survey=self.survey)
+        self.agent = Agent(around, self.status)
+
+    async def survey(self):
+        if self.found is None:
+            raise OperatorError("--iface eth0: no interface has this name")
+        return self.found
+
+    def hear(self, drift):
+        self.status.healing.heard(drift, 0)
+
+    def lose(self, kind):
+        """Somebody removes an object, and the kernel says so."""
+        key = next(key for key in self.kernel.objects if key.kind == kind)
+        value = self.kernel.objects.pop(key)
+        self.hear(Drift(key))
+        return value
 
     async def peer(self, number):
         return await self.registry.create(f"10.5.{number}.0-24", PEER % (number, number), 60)
@@ -184,6 +202,98 @@ async def test_without_a_device_no_subnet_is_promised(running):
     async with started(running):
         await until(lambda: running.status.last_reconcile)
         assert not running.subnet_file.exists()
+
+
+async def test_drift_that_was_heard_is_repaired_without_a_look_at_everything(running):
+    await running.peer(7)
+    async with started(running):
+        await until(lambda: running.status.document()["ready"])
+        dumps, lost = running.kernel.dumps, running.lose("route")
+        await until(lambda: running.kernel.objects.get(lost.key) == lost)
+        assert running.kernel.dumps == dumps
+        assert running.status.document()["repairs"] == {"route": 1}
+
+
+async def test_what_comes_by_leases_is_no_repair(running):
+    async with started(running):
+        await until(lambda: running.status.document()["ready"])
+        await running.peer(7)
+        await until(running.routes)
+        assert running.status.document()["repairs"] == {}
+
+
+async def test_where_more_may_be_missing_everything_is_looked_at(running):
+    await running.peer(7)
+    async with started(running):
+        await until(lambda: running.status.document()["ready"])
+        before = dict(running.kernel.objects)
+        running.kernel.objects.clear()
+        running.hear(Drift(everything=True))
+        await until(lambda: running.kernel.objects == before)
+        assert running.status.document()["repairs"] == {"link": 1, "address": 1, "fdb": 1, "neighbor": 1, "route": 1}
+
+
+async def test_somebody_who_keeps_undoing_us_is_named_and_makes_us_unready(running):
+    await running.peer(7)
+    async with started(running):
+        await until(lambda: running.status.document()["ready"])
+        for count in range(1, 11):
+            running.lose("route")
+            await until(lambda count=count: running.status.healing.repairs["route"] == count)
+        running.lose("route")
+        await until(lambda: running.status.document()["findings"])
+        assert "10.5.7.0/24" in running.status.document()["findings"][0].name
+        assert running.routes() == set()
+        assert running.status.readyz().status == 503
+        assert running.status.healing.repairs["route"] == 10
+
+
+async def test_an_underlay_with_another_address_is_published_under_the_same_key(running):
+    await running.peer(7)
+    async with started(running):
+        await until(lambda: running.status.document()["ready"])
+        key, moved = running.status.lease, ip_address("192.0.2.99")
+        underlay = {Family.V4: Underlay("eth0", 1500, moved)}
+        running.found = replace(running.node, underlay=underlay, public_ip={Family.V4: moved})
+        running.hear(Drift(underlay=True))
+        await until(lambda: b'"192.0.2.99"' in running.registry._records[key].value)
+        await until(
+            lambda: [each.local for each in running.kernel.objects.values() if each.key.kind == "link"] == [moved]
+        )
+        await until(lambda: running.status.document()["ready"])
+        assert running.routes() == {"10.5.7.0/24"}
+        assert len(running.registry._records) == 2
+
+
+async def test_without_an_underlay_nothing_is_taken_and_its_return_brings_everything_back(running):
+    await running.peer(7)
+    async with started(running):
+        await until(lambda: running.status.document()["ready"])
+        before, running.found = dict(running.kernel.objects), None
+        running.kernel.objects.clear()
+        running.hear(Drift(everything=True, underlay=True))
+        await until(lambda: "--iface eth0" in (running.status.document()["waiting_for"] or ""))
+        assert running.kernel.objects == {}
+        running.found = running.node
+        running.hear(Drift(everything=True, underlay=True))
+        await until(lambda: running.kernel.objects == before)
+        await until(lambda: running.status.document()["ready"])
+
+
+async def test_a_lost_lease_and_a_silent_registry_are_told(running):
+    async with started(running):
+        await until(lambda: running.status.document()["ready"])
+        running.status.unheard_s = lambda: 60.0
+        assert running.status.readyz().body == b"waits for the registry, silent for 60 s\n"
+        running.status.unheard_s = lambda: 1.0
+        assert running.status.readyz().status == 200
+        record = await running.own_record()
+        running.registry.stop()
+        running.agent._lost.set()
+        await until(lambda: running.status.readyz().status == 503)
+        running.registry.start()
+        await until(lambda: running.status.readyz().status == 200)
+        assert running.status.lease == record.key
 
 
 async def test_the_configuration_is_waited_for(caplog):
