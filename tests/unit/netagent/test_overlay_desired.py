@@ -140,9 +140,9 @@ def record(lease, revision):
 class Moving:
     """An overlay, its leases, and a kernel that takes each delta as it comes."""
 
-    def __init__(self):
+    def __init__(self, here=NODE):
         self.snapshot = LeaseSnapshot()
-        self.overlay = Overlay(NODE)
+        self.overlay = Overlay(here)
         self.kernel = {}
         self.follow(self.snapshot.replace(Listing(1, (record(OWN, 1),))))
 
@@ -203,6 +203,20 @@ def test_a_new_own_subnet_judges_all_peers_anew():
     moving.follow(frozenset(), own)
     assert "address 10.5.9.0/32 dev flannel.1" in lines(moving.kernel)
     assert moving.overlay.peers == 1
+
+
+def test_a_link_that_now_reaches_a_peer_makes_it_direct_and_back():
+    backend = Vxlan(direct_routing=True)
+    moving = Moving(node(backend=backend))
+    moving.put(peer())
+    assert len(moving.kernel) == 2 + 3
+    connected = replace(UNDERLAY[Family.V4], connected=frozenset({ip_network("192.0.2.0/24")}))
+    moving.overlay.stand_on(replace(node(backend=backend), underlay={Family.V4: connected}))
+    assert len(moving.follow(frozenset())) == 3
+    assert "route 10.5.2.0/24 via 192.0.2.2 dev eth0 proto 78" in lines(moving.kernel)
+    moving.overlay.stand_on(node(backend=backend))
+    moving.follow(frozenset())
+    assert len(moving.kernel) == 2 + 3
 
 
 def test_a_step_without_change_has_an_empty_delta():
