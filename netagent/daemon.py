@@ -9,7 +9,7 @@ from pathlib import Path
 from controlloop.errors import OperatorError, UnavailableError
 from controlloop.etcd import Etcd
 from controlloop.etcd_access import Login, TlsFiles
-from controlloop.health import HealthServer
+from controlloop.health import HealthServer, TcpAddress, metrics_answer
 from controlloop.logs import Log
 from controlloop.reconcile import reconcile
 from controlloop.runner import Backoff
@@ -19,7 +19,10 @@ from netagent.agent import Agent, Surroundings
 from netagent.backends.backend import Node
 from netagent.config import EtcdSettings, Settings
 from netagent.kernel import OverlayKernel
+from netagent.metrics import families
 from netagent.monitor import Monitor
+from netagent.offload import ChecksumsOff
+from netagent.probing.prober import Prober
 from netagent.status import Status
 from netagent.survey import survey
 from subnet_alloc.codec import parse_config
@@ -39,10 +42,19 @@ async def serve(settings: Settings) -> None:
     status.unheard_s = etcd.unheard_s
     try:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(HealthServer(runtime_directory() / SOCKET, status.routes()).run())
+            tasks.create_task(health_server(settings, status).run())
+            if settings.probe:
+                status.prober = Prober(lambda: status.roster())  # noqa: PLW0108 - the agent sets it later
+                tasks.create_task(status.prober.run())
             tasks.create_task(work(settings, EtcdRegistry(etcd, settings.etcd.prefix), status, etcd.close))
     finally:
         await etcd.close()
+
+
+def health_server(settings: Settings, status: Status) -> HealthServer:
+    routes = {**status.routes(), "/metrics": lambda: metrics_answer(families(status))}
+    tcp = TcpAddress(str(settings.healthz_ip), settings.healthz_port, "--healthz-ip") if settings.healthz_port else None
+    return HealthServer(runtime_directory() / SOCKET, routes, tcp)
 
 
 def connect(etcd: EtcdSettings) -> Etcd:
@@ -71,6 +83,7 @@ async def work(
                 survey=partial(survey, staying_on(node, settings), config),
                 monitor=monitor,
                 reconnect=reconnect,
+                settle=ChecksumsOff(status.devices if settings.tx_checksum_off else ()).settle,
             ),
             status,
         ).run()

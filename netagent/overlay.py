@@ -5,7 +5,7 @@ registry. The lease written last then counts: a node that came back under anothe
 other is what it left behind.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from types import MappingProxyType
 
 from controlloop.delta import Delta, Ledger
@@ -28,6 +28,8 @@ class Overlay:
         self._skipped: dict[str, Skipped] = {}
         self._rivals: set[str] = set()
         """Skipped for the sake of another peer, and to be tried again when something changes."""
+        self.revision = 0
+        """Of the snapshot that was followed last."""
 
     @property
     def objects(self) -> OverlayState:
@@ -42,6 +44,14 @@ class Overlay:
     @property
     def peers(self) -> int:
         return sum(owner != OWN for owner in self._ledger.owners())
+
+    def owners(self) -> Iterator[str]:
+        """OWN, and the keys of the leases that are followed."""
+        return self._ledger.owners()
+
+    def of(self, owner: str) -> OverlayState:
+        """What one owner wants."""
+        return self._ledger.of(owner)
 
     def stand_on(self, node: Node) -> None:
         """Take note of changed surroundings; the next `follow` judges every lease anew."""
@@ -65,6 +75,7 @@ class Overlay:
         leases = [name for name in again if name in snapshot.leases and name != own_key]
         for name in sorted(leases, key=lambda name: (snapshot.records[name].revision, name), reverse=True):
             self._place(name, peer_state(name, snapshot.leases[name], self._node, own), snapshot, delta)
+        self.revision = snapshot.revision
         return delta
 
     def _forget(self, names: Iterable[str], delta: Delta[Key, Object]) -> None:

@@ -12,6 +12,9 @@ from controlloop.health import Answer, Routes, json_answer, yes_or_no
 from controlloop.notify import Notifier
 from netagent.healing import Finding, Healing
 from netagent.overlay import Overlay
+from netagent.probing.findings import PathFinding
+from netagent.probing.prober import Prober
+from netagent.roster import Roster, leases_document, peers_document
 from netagent.state import Key
 
 HANG_S = 60.0
@@ -48,6 +51,14 @@ class Status:
     findings: Sequence[Finding] = ()
     overlay: Overlay | None = None
     """What is desired; counted only when somebody asks."""
+    roster: Callable[[], Roster | None] = lambda: None
+    """All leases beside what of them is in the kernel; None before our own is held."""
+    prober: Prober | None = None
+    lease_at: float = 0.0
+    """When our lease was acquired, in seconds since the epoch."""
+    reconciles: int = 0
+    reconcile_errors: int = 0
+    reconcile_s: float = 0.0
     _turned_at: float = field(default_factory=time.monotonic)
 
     def turn(self) -> None:
@@ -56,7 +67,27 @@ class Status:
         self.notifier.watchdog()
 
     def routes(self) -> Routes:
-        return {"/status": lambda: json_answer(self.document()), "/healthz": self.healthz, "/readyz": self.readyz}
+        return {
+            "/status": lambda: json_answer(self.document()),
+            "/healthz": self.healthz,
+            "/readyz": self.readyz,
+            "/leases": lambda: json_answer(leases_document(self.roster())),
+            "/peers": lambda: json_answer(self.peers_document()),
+        }
+
+    def reconciled(self, last: LastReconcile) -> None:
+        """Note a run that programmed the kernel, or failed to."""
+        self.last_reconcile = last
+        self.reconciles += 1
+        self.reconcile_errors += last.error is not None
+        self.reconcile_s += last.took_ms / 1000
+
+    def all_findings(self) -> list[Finding | PathFinding]:
+        return [*self.findings, *(self.prober.findings() if self.prober else ())]
+
+    def peers_document(self) -> dict[str, Any]:
+        paths = self.prober.paths.all if self.prober else {}
+        return peers_document(self.roster(), paths, time.monotonic(), time.time())
 
     def healthz(self) -> Answer:
         idle_s = time.monotonic() - self._turned_at
@@ -87,7 +118,7 @@ class Status:
             "programmed": count_kinds(self.overlay.objects if self.overlay else ()),
             "skipped": [{"name": each.name, "reason": each.reason} for each in self.skipped],
             "repairs": self.healing.repairs if self.healing else {},
-            "findings": self.findings,
+            "findings": self.all_findings(),
             "last_reconcile": self.last_reconcile,
         }
 
