@@ -9,6 +9,7 @@ from controlloop import __version__
 from controlloop.flags import run_command
 from controlloop.runtime import runtime_directory
 from netctl.lab import lab
+from netctl.output import FORMATS
 
 ENDPOINTS = click.option(
     "--etcd-endpoints",
@@ -19,6 +20,7 @@ ENDPOINTS = click.option(
     help="Also from NODENET_ETCD_ENDPOINTS.",
 )
 PREFIX = click.option("--etcd-prefix", metavar="KEY", default="/nodenet", show_default=True)
+OUTPUT = click.option("-o", "--output", "form", type=click.Choice(FORMATS), default="table", show_default=True)
 
 
 @click.group()
@@ -31,7 +33,8 @@ netctl.add_command(lab)
 
 
 @netctl.command()
-def status() -> int:
+@OUTPUT
+def status(form: str) -> int:
     """Is this node's network healthy, and if not, where first?
 
     Exit code 0: all is well; 1: a finding; 3: a daemon does not answer.
@@ -39,8 +42,34 @@ def status() -> int:
     from netctl.status import read_status  # noqa: PLC0415
 
     found = read_status(runtime_directory())
-    click.echo(found.render())
+    if text := found.shown(form):
+        click.echo(text)
     return found.exit_code
+
+
+@netctl.command()
+@OUTPUT
+def leases(form: str) -> int:
+    """Who has which pod subnet, as this node's agent reads the registry.
+
+    Exit code 0: all is well; 1: some are skipped; 3: the agent does not answer.
+    """
+    from netctl.get import show  # noqa: PLC0415
+
+    return show(runtime_directory(), "leases", form)
+
+
+@netctl.command()
+@OUTPUT
+def peers(form: str) -> int:
+    """The other nodes: what leads to them, and whether they answer over the overlay.
+
+    PATH is `reachable`, `lost`, `mtu` when only small packets arrive, and `silent` for who never answered, as flanneld.
+    Exit code 0: all is well; 1: one is lost or not in the kernel; 3: the agent does not answer.
+    """
+    from netctl.get import show  # noqa: PLC0415
+
+    return show(runtime_directory(), "peers", form)
 
 
 @netctl.command()

@@ -8,6 +8,7 @@ from typing import Any
 
 from controlloop.client import UnreachableError, get_json
 from controlloop.printable import escaped
+from netctl.output import API_VERSION, render_document
 
 OK, FINDING, UNREACHABLE = 0, 1, 3
 """Exit codes: all is well; something is wrong; a daemon did not answer, so the answer is incomplete."""
@@ -19,6 +20,28 @@ class NodeStatus:
     lines: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     exit_code: int = OK
+    daemons: dict[str, Any] = field(default_factory=dict)
+    """What each one said; None for one that does not answer."""
+    details: list[str] = field(default_factory=list)
+    """For who wants to know more."""
+
+    def shown(self, form: str) -> str:
+        """In one of output.FORMATS."""
+        if form == "name":
+            return escaped(f"node/{self.node}" if self.node else "")
+        if form in ("json", "yaml"):
+            return render_document(self.document(), form)
+        return self.render() if form == "table" else "\n".join([self.render(), *map(escaped, self.details)])
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "apiVersion": API_VERSION,
+            "kind": "NodeStatus",
+            "node": self.node or None,
+            "ok": not self.problems,
+            "problems": self.problems,
+            **self.daemons,
+        }
 
     def render(self) -> str:
         verdict = "ok" if not self.problems else f"{len(self.problems)} finding{'s' * (len(self.problems) > 1)}"
@@ -32,6 +55,7 @@ def read_status(run_dir: Path) -> NodeStatus:
         try:
             document = get_json(run_dir / f"{daemon}.sock", "/status")
         except UnreachableError as error:
+            status.daemons[daemon] = None
             status.lines.append(f"  {daemon:9} no answer")
             status.problems.append(f"{daemon} does not answer ({error}); rules and routes stay as they are")
             status.exit_code = UNREACHABLE
@@ -41,7 +65,7 @@ def read_status(run_dir: Path) -> NodeStatus:
 
 
 def add(status: NodeStatus, daemon: str, document: Mapping[str, Any], description: Iterator[str]) -> None:
-    status.node = document["node"]
+    status.node, status.daemons[daemon] = document["node"], document
     ready = "ready" if document["ready"] else "NOT READY"
     status.lines.append(f"  {daemon:9} {ready:9} {', '.join(description)}")
     if away := document.get("source", {}).get("away"):
@@ -49,8 +73,25 @@ def add(status: NodeStatus, daemon: str, document: Mapping[str, Any], descriptio
     if not document["ready"]:
         status.problems.append(f"{daemon}: the kernel does not hold what is desired (journalctl -u {daemon})")
     status.problems += [f"skipped {item['name']}: {item['reason']}" for item in document["skipped"]]
+    status.problems += map(finding_text, document.get("findings", ()))
+    status.details += details(daemon, document)
     if status.problems and status.exit_code == OK:
         status.exit_code = FINDING
+
+
+def finding_text(finding: Mapping[str, Any]) -> str:
+    since, remedy = finding.get("since"), finding.get("remedy")
+    duration = f" (for {age(time.time() - since)})" if since else ""
+    return f"{finding['name']}: {finding['reason']}{duration}{f'; {remedy}' if remedy else ''}"
+
+
+def details(daemon: str, document: Mapping[str, Any]) -> Iterator[str]:
+    yield f"  {daemon:9} version {document.get('version', 'unknown')}"
+    for title, counts in ("programmed", document.get("programmed")), ("repaired", document.get("repairs")):
+        if counts:
+            yield f"  {daemon:9} {title} " + ", ".join(f"{counts[kind]} {kind}" for kind in sorted(counts))
+    if last := document.get("last_reconcile"):
+        yield f"  {daemon:9} reconciled {age(time.time() - last['at'])} ago in {last['took_ms']} ms"
 
 
 def describe_netagent(document: Mapping[str, Any]) -> Iterator[str]:

@@ -19,7 +19,7 @@ PERIOD_S = 10.0
 PER_TICK = 10
 LOST_AFTER = 3
 
-LARGE_EVERY = 6
+LARGE_EVERY = 3
 """Turns between two large questions while they are answered."""
 
 SMOOTHING = 1 / 8
@@ -194,6 +194,5 @@ class Paths:
             return  # the way is cut, which says nothing about its width
         lane = path.lane(size)
         lane.missed(asked.at)
-        # Of who never answered nothing is expected.
-        if lane.misses < LOST_AFTER and path.reach is not Reach.SILENT:
+        if lane.misses < LOST_AFTER:
             self._urgent.appendleft(peer)

@@ -1,0 +1,80 @@
+"""How every command shows what it found: a table for people, a document for programs, names for a shell's loop.
+
+Pure but for the imports that JSON and YAML need. Foreign text reaches a terminal escaped.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from controlloop.printable import escaped
+
+API_VERSION = "nodenet.io/v1alpha1"
+FORMATS = ("table", "wide", "json", "yaml", "name")
+GAP = "  "
+NOTHING = "-"
+
+Item = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    title: str
+    text: Callable[[Item], object]
+    """None and the empty text show as a dash."""
+    right: bool = False
+    """Numbers."""
+    wide: bool = False
+    """Only with `-o wide`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    kind: str
+    """As in the document: `PeerList`."""
+    items: Sequence[Item]
+    columns: Sequence[Column]
+    name: Callable[[Item], str]
+
+    @property
+    def document(self) -> dict[str, Any]:
+        return {"apiVersion": API_VERSION, "kind": self.kind, "items": list(self.items)}
+
+
+def render_listing(listing: Listing, form: str) -> str:
+    """Empty for a list without items where only names are asked for."""
+    if form in ("json", "yaml"):
+        return render_document(listing.document, form)
+    if form == "name":
+        return "\n".join(escaped(listing.name(item)) for item in listing.items)
+    return table([column for column in listing.columns if form == "wide" or not column.wide], listing.items)
+
+
+def render_document(document: Mapping[str, Any], form: str) -> str:
+    if form == "yaml":
+        import yaml  # noqa: PLC0415 - 20 ms that a table need not wait for
+
+        return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=False)).rstrip()
+    import json  # noqa: PLC0415
+
+    # ASCII: what a lease says cannot reach the terminal as control characters.
+    return json.dumps(document, indent=2)
+
+
+def table(columns: Sequence[Column], items: Sequence[Item]) -> str:
+    rows = [[column.title for column in columns], *([cell(column, item) for column in columns] for item in items)]
+    widths = [max(len(row[index]) for row in rows) for index in range(len(columns))]
+    return "\n".join(line(columns, row, widths) for row in rows)
+
+
+def cell(column: Column, item: Item) -> str:
+    value = column.text(item)
+    return NOTHING if value is None or value == "" else escaped(str(value))
+
+
+def line(columns: Sequence[Column], row: Sequence[str], widths: Sequence[int]) -> str:
+    padded = (
+        text.rjust(width) if column.right else text.ljust(width)
+        for column, text, width in zip(columns, row, widths, strict=True)
+    )
+    return GAP.join(padded).rstrip()
