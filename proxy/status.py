@@ -4,10 +4,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from controlloop import __version__
-from controlloop.health import Answer, Routes, json_answer, yes_or_no
+from controlloop.health import Answer, Routes, json_answer, metrics_answer, yes_or_no
 from controlloop.skips import SkippedLog
 from proxy.config import Settings
 from proxy.frontends import Frontend, ServiceName
+from proxy.metrics import families
 from proxy.sources import Source
 from proxy.sync import ServiceSync
 
@@ -35,7 +36,11 @@ class ProxyStatus:
             self._endpoints += after[1] - before[1]
 
     def routes(self) -> Routes:
-        return {"/status": lambda: json_answer(self.document()), "/readyz": self.readyz}
+        return {
+            "/status": lambda: json_answer(self.document()),
+            "/readyz": self.readyz,
+            "/metrics": lambda: metrics_answer(families(self.document())),
+        }
 
     def gap(self) -> str:
         """What keeps the kernel from holding what it should; empty when nothing does."""

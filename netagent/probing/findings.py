@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from netagent.probing.counters import WINDOW_S, Growth
+from netagent.probing.growth import WINDOW_S, Growth
 from netagent.probing.paths import Path
 
 NAMED = 10

@@ -17,8 +17,9 @@ from controlloop.family import Family, IPAddress
 from controlloop.logs import Log
 from netagent.backends.backend import Node
 from netagent.probing import wire
-from netagent.probing.counters import Growth, checksum_errors
+from netagent.probing.counters import checksum_errors
 from netagent.probing.findings import PathFinding, findings
+from netagent.probing.growth import Growth
 from netagent.probing.paths import TICK_S, Paths, Question, Size
 from netagent.roster import Roster
 
