@@ -33,6 +33,7 @@ class RepairLimiter(Generic[K]):
         self._burst, self._period_s, self._clock = burst, period_s, clock
         self._histories: dict[K, _History] = {}
         self._fights: dict[K, int] = {}
+        self._forget_at = FORGET_ABOVE
 
     @property
     def fights(self) -> Mapping[K, int]:
@@ -57,9 +58,12 @@ class RepairLimiter(Generic[K]):
         return 0.0
 
     def _forget_the_quiet(self) -> None:
-        if len(self._histories) >= FORGET_ABOVE and len(self._histories) % FORGET_ABOVE == 0:
-            for key in list(self._quiet()):
-                del self._histories[key]
+        if len(self._histories) < self._forget_at:
+            return
+        for key in list(self._quiet()):
+            del self._histories[key]
+        # Looking through all of them must not be done for each one that is new.
+        self._forget_at = max(FORGET_ABOVE, 2 * len(self._histories))
 
     def _quiet(self) -> Iterator[K]:
         return (key for key, one in self._histories.items() if key not in self._fights and self._at_peace(one))

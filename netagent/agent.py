@@ -51,6 +51,9 @@ BURST_S = 0.01
 BURST_RUNS = 4
 """Runs within BURST_S that make a burst."""
 
+MANY = 1000
+"""Changes in one run that leave memory worth giving back."""
+
 UNDERLAY_RETRY_S = 2.0
 """The kernel tells when an interface comes back; this is for what it did not tell."""
 
@@ -252,10 +255,10 @@ class Agent:
         self._around.settle()
         self._note(started, applied, None)
         self._publish(own)
-        if self._tidy_up_due:
+        if self._tidy_up_due or len(applied) > MANY:
             self._tidy_up_due = False
-            forget_addresses()
-            give_back()
+            # Not before what this run holds itself is free.
+            asyncio.get_running_loop().call_soon(tidy_up)
 
     def _missing(self) -> str:
         if self._no_underlay:
@@ -344,6 +347,11 @@ class Agent:
                 log.warning("peer skipped", key=name, reason=one.reason)
         self._told = dict(skipped)
         self._status.skipped = tuple(skipped.values())
+
+
+def tidy_up() -> None:
+    forget_addresses()
+    give_back()
 
 
 def skipped_by_kernel(error: OverlayError) -> list[Skipped]:
