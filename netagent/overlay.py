@@ -28,8 +28,8 @@ class Overlay:
         self._skipped: dict[str, Skipped] = {}
         self._rivals: set[str] = set()
         """Skipped for the sake of another peer, and to be tried again when something changes."""
-        self.revision = 0
-        """Of the snapshot that was followed last."""
+        self.version = 0
+        """Another one whenever `objects` changed."""
 
     @property
     def objects(self) -> OverlayState:
@@ -75,7 +75,7 @@ class Overlay:
         leases = [name for name in again if name in snapshot.leases and name != own_key]
         for name in sorted(leases, key=lambda name: (snapshot.records[name].revision, name), reverse=True):
             self._place(name, peer_state(name, snapshot.leases[name], self._node, own), snapshot, delta)
-        self.revision = snapshot.revision
+        self.version += bool(delta)
         return delta
 
     def _forget(self, names: Iterable[str], delta: Delta[Key, Object]) -> None:

@@ -8,7 +8,7 @@ import asyncio
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from ipaddress import ip_address
 from typing import Never
@@ -22,6 +22,7 @@ from netagent.probing.findings import PathFinding, findings
 from netagent.probing.growth import Growth
 from netagent.probing.paths import TICK_S, Paths, Question, Size
 from netagent.roster import Roster
+from subnet_alloc.model import Lease
 
 log = Log("netagent")
 
@@ -44,6 +45,7 @@ class Prober:
         self._look = look
         self._paths = Paths("")
         self._seen: tuple[str, int, Node] | None = None
+        self._leases: dict[str, Lease] = {}
         self._targets: dict[str, tuple[Family, IPAddress]] = {}
         self._names: dict[IPAddress, str] = {}
         self._sockets: dict[Family, tuple[IPAddress, socket.socket]] = {}
@@ -86,22 +88,32 @@ class Prober:
     # Whom to ask
 
     def _follow(self, roster: Roster) -> None:
-        seen = (roster.own, roster.overlay.revision, roster.node)
+        seen = (roster.own, roster.overlay.version, roster.node)
         if seen == self._seen:
             return
         if self._seen is None or self._seen[0] != roster.own:
             self._paths = Paths(roster.own)
+            self._leases, self._targets, self._names = {}, {}, {}
         self._seen = seen
         self._packet_bytes = roster.node.backend.pod_mtu(roster.node)
-        own = roster.own_addresses
-        leases = roster.snapshot.leases
-        self._targets = {}
-        for name in roster.peers():
-            subnets = leases[name].subnets if name in leases else {}
-            if family := next((each for each in own if each in subnets), None):
-                self._targets[name] = family, subnets[family].network_address
-        self._names = {address: name for name, (_, address) in self._targets.items()}
+        known = roster.snapshot.leases
+        leases = {name: known[name] for name in roster.peers() if name in known}
+        # Of 5,000 leases one is another; those that are the same object cost next to nothing.
+        changed = [name for name, lease in leases.items() if self._leases.get(name) is not lease]
+        for name in (*changed, *(self._leases.keys() - leases.keys())):
+            if old := self._targets.pop(name, None):
+                self._names.pop(old[1], None)
+        for name in changed:
+            self._take(name, leases[name], roster.own_addresses)
+        self._leases = leases
         self._paths.follow(self._targets.keys())
+
+    def _take(self, name: str, lease: Lease, own: Collection[Family]) -> None:
+        """Peers are asked over the first family that we share."""
+        if family := next((each for each in own if each in lease.subnets), None):
+            address = lease.subnets[family].network_address
+            self._targets[name] = family, address
+            self._names[address] = name
 
     # The sockets
 
