@@ -42,13 +42,18 @@ def captured(cluster, tmp_path_factory):
     with cluster.host("node-2").popen(argv, stderr=subprocess.PIPE, text=True) as tcpdump:
         assert "listening" in tcpdump.stderr.readline()
         cluster.host("pod-1-1").run(["ping", "-c3", "-i0.05", "-W2", str(cluster.pod_address("pod-2-1"))])
-        eventually(lambda: file.exists() and len(rdpcap(str(file))) >= 6)
+        eventually(lambda: file.exists() and len(pings(rdpcap(str(file)))) >= 6)
         tcpdump.terminate()
     return rdpcap(str(file))
 
 
+def pings(captured):
+    """Without what agents ask each other meanwhile."""
+    return [packet for packet in captured if VXLAN in packet and ICMP in packet[VXLAN]]
+
+
 def requests(captured):
-    return [packet for packet in captured if VXLAN in packet and packet[VXLAN][ICMP].type == 8]
+    return [packet for packet in pings(captured) if packet[VXLAN][ICMP].type == 8]
 
 
 def test_a_packet_between_pods_travels_as_the_leases_say(cluster, captured, vtep_mac):
