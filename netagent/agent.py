@@ -4,27 +4,28 @@ Three tasks. Two know the registry and only take notes and wake the third, which
 """
 
 import asyncio
-import random
 import socket
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import aclosing, suppress
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import aclosing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Never
 
 from controlloop.delta import Delta
-from controlloop.errors import OperatorError, Skipped, UnavailableError
+from controlloop.errors import Skipped
 from controlloop.logs import Log
 from controlloop.memory import give_back
-from controlloop.reconcile import Kernel, describe, keys_of, reconcile
-from controlloop.runner import Backoff, Runner
+from controlloop.reconcile import Kernel, describe
+from controlloop.runner import Runner
+from controlloop.skips import SkippedLog
 from netagent import subnet_file
 from netagent.backends.backend import Node
+from netagent.convergence import Convergence, Suspects
 from netagent.desired import lease_attrs, pod_mtu
 from netagent.drift import Judge
+from netagent.firewall.firewall import Firewall
+from netagent.footing import Footing, Survey
 from netagent.healing import Healing
 from netagent.kernel import OverlayError
 from netagent.links import decode_link
@@ -32,12 +33,13 @@ from netagent.messages import forget_addresses
 from netagent.monitor import Monitor
 from netagent.overlay import Overlay
 from netagent.roster import Roster
-from netagent.state import Key, Link, LinkAddress, Object, OverlayState
+from netagent.state import Key, Link, LinkAddress, Object
 from netagent.status import LastReconcile, Status
-from subnet_alloc.codec import render_attrs
-from subnet_alloc.leasing import TTL_S, LeaseLostError, OwnLease, acquire, follow, keep
-from subnet_alloc.model import Lease, LeaseAttrs, NetworkConfig
-from subnet_alloc.registry import ConflictError, Registry
+from netagent.tenancy import Tenancy
+from subnet_alloc.leasing import OwnLease, follow
+from subnet_alloc.lessor import Lessor
+from subnet_alloc.model import NetworkConfig
+from subnet_alloc.registry import Leases
 from subnet_alloc.snapshot import LeaseSnapshot
 
 log = Log("netagent")
@@ -51,12 +53,6 @@ BURST_S = 0.01
 BURST_RUNS = 4
 """Runs within BURST_S that make a burst."""
 
-MANY = 1000
-"""Changes in one run that leave memory worth giving back."""
-
-UNDERLAY_RETRY_S = 2.0
-"""The kernel tells when an interface comes back; this is for what it did not tell."""
-
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
@@ -64,13 +60,18 @@ class Surroundings:
 
     node: Node
     config: NetworkConfig
-    registry: Registry
+    leases: Leases
+    lessor: Lessor
     kernel: Kernel[Key, Object]
     subnet_file: Path
-    survey: Callable[[], Awaitable[Node]] | None = None
-    """Looks at the machine again; OperatorError while there is no way to join. None: nothing ever changes."""
+    ip_masq: bool = False
+    """Whether pods need not masquerade themselves; CNI plugins read it."""
+    survey: Survey | None = None
     monitor: Monitor | None = None
     """None: nobody tells what changes in the kernel."""
+    firewall: Firewall | None = None
+    firewall_resync_s: float = 0.0
+    """How often to look after rules whose changes nobody tells; 0: at each resync."""
     reconnect: Callable[[], Awaitable[None]] | None = None
     """Leave connections to the registry that were made from an address we no longer have."""
     settle: Callable[[], None] = lambda: None
@@ -81,189 +82,140 @@ class Agent:
     def __init__(self, surroundings: Surroundings, status: Status) -> None:
         self._around = surroundings
         self._status = status
-        self._node = surroundings.node
-        self._overlay = status.overlay = Overlay(self._node)
+        self._overlay = status.overlay = Overlay(surroundings.node)
         self._runner = Runner(self._program, resync_s=RESYNC_S, turn=status.turn)
+        self._footing = Footing(surroundings.node, surroundings.survey, self._runner.wake)
+        self._tenancy = Tenancy(
+            surroundings.lessor, surroundings.config, lambda: lease_attrs(self._footing.node), status
+        )
         self._healing = status.healing = Healing(self._runner.wake)
-        self._own: OwnLease | None = None
-        self._lost = asyncio.Event()
+        self._convergence = Convergence(surroundings.kernel, self._overlay, self._healing, surroundings.monitor)
         self._snapshot: LeaseSnapshot | None = None
         self._changed: set[str] = set()
-        self._no_underlay = ""
-        self._converged = False
-        """The last pass over everything, and each change since, went in."""
-        self._full_pass_due = self._tidy_up_due = True
+        self._skipped = SkippedLog(log)
+        self._tidy_up_due = self._firewall_due = True
         self._runs: deque[float] = deque(maxlen=BURST_RUNS)
-        self._published = ""
-        self._told: dict[str, Skipped] = {}
+        self._up = asyncio.Event()
         status.roster = self._roster
+        status.firewall = surroundings.firewall
 
     async def run(self) -> None:
-        if self._around.monitor:
-            judge = Judge(lambda: self._overlay.objects, self._interfaces, decode_link, dict(socket.if_nameindex()))
-            self._around.monitor.start(judge, self._healing.heard)
+        around = self._around
+        if around.monitor:
+            judge = Judge(
+                lambda: self._overlay.objects, self._footing.interfaces, decode_link, dict(socket.if_nameindex())
+            )
+            around.monitor.start(judge, self._healing.heard)
+        if around.firewall:
+            around.firewall.watch(self._runner.wake)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._hold_lease())
+            tasks.create_task(self._tenancy.hold(self._runner.wake))
             tasks.create_task(self._follow_leases())
             tasks.create_task(self._runner.run())
+            tasks.create_task(self._announce())
+            if around.firewall_resync_s:
+                tasks.create_task(self._look_after_firewall())
 
-    def _interfaces(self) -> frozenset[str]:
-        return frozenset(underlay.interface for underlay in self._node.underlay.values())
-
-    # The own lease
-
-    async def _hold_lease(self) -> Never:
-        while True:
-            self._own = await self._take_lease()
-            self._lost.clear()
-            self._status.lease, self._status.lease_gap = self._own.record.key, ""
-            self._status.lease_at = time.time()
-            self._runner.wake()
-            log.info("lease held", key=self._own.record.key)
-            try:
-                async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(keep(self._around.registry, self._own))
-                    tasks.create_task(self._until_lost())
-            except* LeaseLostError as lost:
-                # Traffic goes on as it is meanwhile: peers may still have our routes, and pods our addresses.
-                self._status.lease_gap = f"a lease: {lost.exceptions[0]}"
-                log.warning("lease lost, acquiring again", reason=lost.exceptions[0])
-
-    async def _take_lease(self) -> OwnLease:
-        backoff = Backoff()
-        while True:
-            attrs = lease_attrs(self._node)
-            try:
-                if (
-                    self._own
-                    and self._own.lease.attrs != attrs
-                    and (moved := await self._publish_anew(self._own, attrs))
-                ):
-                    return moved
-                return await acquire(
-                    self._around.registry,
-                    attrs,
-                    previous=self._own.lease.subnets if self._own else self._previous_subnets(),
-                    config=self._around.config,
-                    choose=random.choice,
-                )
-            except UnavailableError as error:
-                wait_s = backoff.next()
-                log.warning("no lease yet", error=error, retry_in_s=round(wait_s, 1))
-                await asyncio.sleep(wait_s)
-
-    async def _publish_anew(self, own: OwnLease, attrs: LeaseAttrs) -> OwnLease | None:
-        """The same subnet under other words: peers go on with the next thing they hear. A reservation stays one.
-
-        None when the record is not as we left it.
-        """
-        listing = await self._around.registry.list()
-        for record in listing.records:
-            if (record.key, record.value) == (own.record.key, own.record.value):
-                with suppress(ConflictError):
-                    ttl_s = TTL_S if record.lease_id else 0
-                    written = await self._around.registry.update(record, render_attrs(attrs), ttl_s)
-                    return OwnLease(written, Lease(own.lease.subnets, attrs))
-        return None
-
-    def _previous_subnets(self) -> subnet_file.Subnets | None:
-        return subnet_file.read_subnets(self._around.subnet_file)
-
-    async def _until_lost(self) -> Never:
-        await self._lost.wait()
-        raise LeaseLostError("the registry does not hold it as we would write it")
-
-    # Everybody's leases
+    async def _announce(self) -> None:
+        await self._up.wait()
+        await self._around.lessor.announce()
 
     async def _follow_leases(self) -> None:
         revision = 0
-        async with aclosing(follow(self._around.registry)) as steps:
+        async with aclosing(follow(self._around.leases)) as steps:
             async for snapshot, changed in steps:
                 self._snapshot = snapshot
                 self._changed |= changed
-                # A store that went back in time was restored or emptied: what it says of our lease is old as well.
-                if snapshot.revision < revision or self._own_is_missing(snapshot):
-                    self._lost.set()
+                self._tenancy.look_at(snapshot, went_back=snapshot.revision < revision)
                 revision = snapshot.revision
                 self._runner.wake()
 
-    def _own_is_missing(self, snapshot: LeaseSnapshot) -> bool:
-        own = self._own
-        if own is None or snapshot.revision < own.record.revision:
-            return False
-        return snapshot.leases.get(own.record.key) != own.lease
+    async def _look_after_firewall(self) -> None:
+        while True:
+            await asyncio.sleep(self._around.firewall_resync_s)
+            self._firewall_due = True
+            self._runner.wake()
 
-    # The interface below
+    # The underlay
 
     async def _look_below(self) -> None:
-        """Take note of an underlay that moved. While there is none, nothing can be programmed and nothing is taken."""
-        if self._around.survey is None:
+        before = await self._footing.look()
+        if before is None:
             return
-        try:
-            node = await self._around.survey()
-        except OperatorError as error:
-            if str(error) != self._no_underlay:
-                log.warning("underlay lost", reason=error)
-            self._no_underlay = str(error)
-            asyncio.get_running_loop().call_later(UNDERLAY_RETRY_S, self._runner.wake)
-            return
-        if self._no_underlay:
-            self._no_underlay = ""
-            log.info("underlay found", underlay=next(iter(node.underlay.values())))
-        if node != self._node:
-            log.info("underlay changed", underlay=next(iter(node.underlay.values())))
-            await self._move_to(node)
-
-    async def _move_to(self, node: Node) -> None:
-        if self._around.reconnect and node.underlay != self._node.underlay:
+        node = self._footing.node
+        if self._around.reconnect and node.underlay != before.underlay:
             await self._around.reconnect()
-        self._node = node
         self._overlay.stand_on(node)
-        self._converged, self._full_pass_due = False, True
-        if self._own and self._own.lease.attrs != lease_attrs(node):
-            self._lost.set()
+        self._convergence.start_over()
+        self._tenancy.judge()
 
     # The kernel
 
     async def _program(self, resync: bool) -> None:  # noqa: FBT001 - the Runner's shape of a job
         heard = self._healing.take()
-        self._full_pass_due |= resync or heard.everything
+        self._convergence.full_pass_due |= resync or heard.everything
         self._tidy_up_due |= resync
-        if heard.underlay or self._no_underlay:
+        self._firewall_due |= resync
+        if heard.underlay or self._footing.gap:
             await self._look_below()
-        if self._own is None or self._snapshot is None or self._no_underlay:
+        own, snapshot = self._tenancy.own, self._snapshot
+        if own is None or snapshot is None or self._footing.gap:
             self._status.waiting_for = self._missing()
             return
         await self._gather_burst()
-        own, changed = self._own, self._changed
-        self._changed = set()
-        delta = self._overlay.follow(own.record.key, own.lease, self._snapshot, changed)
-        self._tell_skipped(self._snapshot, failures=())
-        started = time.monotonic()
-        try:
-            applied = await self._bring_in(delta, heard.objects)
-        except OverlayError as error:
-            self._note(started, Delta(), error)
-            self._tell_skipped(self._snapshot, failures=skipped_by_kernel(error))
-            # A peer that the kernel refuses must not keep this node's pods from starting.
-            if not concerns_device(error):
-                self._publish(own)
-            raise
-        except Exception as error:
-            self._note(started, Delta(), error)
-            raise
-        self._around.settle()
-        self._note(started, applied, None)
-        self._publish(own)
-        if self._tidy_up_due or len(applied) > MANY:
+        changed, self._changed = self._changed, set()
+        delta = self._overlay.follow(own.record.key, own.lease, snapshot, changed)
+        self._tell_skipped(snapshot, failures=())
+        await self._bring_in(own, snapshot, delta, heard.objects)
+        if self._tidy_up_due:
             self._tidy_up_due = False
-            # Not before what this run holds itself is free.
-            asyncio.get_running_loop().call_soon(tidy_up)
+            forget_addresses()
+            give_back()
+
+    async def _bring_in(
+        self, own: OwnLease, snapshot: LeaseSnapshot, delta: Delta[Key, Object], suspects: Suspects
+    ) -> None:
+        started = time.monotonic()
+        # At the same time: letting a peer in takes a process, and programming it must not wait for that.
+        applied, guarded = await asyncio.gather(
+            self._convergence.bring_in(delta, suspects), self._guard(own, snapshot), return_exceptions=True
+        )
+        if isinstance(applied, BaseException):
+            self._note(started, Delta(), applied)
+            if isinstance(applied, OverlayError):
+                self._tell_skipped(snapshot, failures=skipped_by_kernel(applied))
+                # A peer that the kernel refuses must not keep this node's pods from starting.
+                if not concerns_device(applied):
+                    self._write_subnet_file(own)
+            raise applied
+        self._around.settle()
+        self._note(started, applied, guarded)
+        self._write_subnet_file(own)
+        if guarded:
+            raise guarded
+        self._became_ready(own)
+
+    async def _guard(self, own: OwnLease, snapshot: LeaseSnapshot) -> None:
+        firewall = self._around.firewall
+        if firewall is None:
+            return
+        firewall.plan(self._footing.node.networks, own.lease.subnets)
+        followed = self._overlay.judged
+        firewall.plan_peers(
+            (name, snapshot.leases[name].attrs.public_ip.values() if self._overlay.of(name) else ())
+            for name in followed
+        )
+        due, self._firewall_due = self._firewall_due, False
+        try:
+            await firewall.sync(resync=due)
+        except BaseException:
+            self._firewall_due = True
+            raise
 
     def _missing(self) -> str:
-        if self._no_underlay:
-            return f"the underlay: {self._no_underlay}"
-        return "lease" if self._own is None else "first listing of leases"
+        if self._footing.gap:
+            return f"the underlay: {self._footing.gap}"
+        return "lease" if self._tenancy.own is None else "first listing of leases"
 
     async def _gather_burst(self) -> None:
         """Single changes, even a few in a row, are not kept waiting."""
@@ -271,64 +223,33 @@ class Agent:
             await asyncio.sleep(BURST_S)
         self._runs.append(time.monotonic())
 
-    async def _bring_in(self, delta: Delta[Key, Object], suspects: Mapping[Key, Object | None]) -> Delta[Key, Object]:
-        converged, self._converged = self._converged, False
-        expected = keys_of(delta)
-        if converged and not self._full_pass_due:
-            if delta:
-                await self._around.kernel.apply(delta)
-            foreign = {key: actual for key, actual in suspects.items() if key not in expected}
-            repair = self._healing.repair(foreign, self._overlay.objects)
-            expected |= keys_of(repair)
-            if await self._goes_in(repair):
-                self._converged = True
-                return Delta({**delta.put, **repair.put}, {**delta.drop, **repair.drop})
-        # Before the first look nothing was ours to be undone, and after a failure what is missing is no drift.
-        admit = partial(self._healing.admit, expected=expected) if converged else None
-        report = await reconcile(self._desired_from_now, self._around.kernel, admit=admit)
-        self._healing.held = set(report.held)
-        if converged and keys_of(report.delta) - expected:
-            log.info("drift repaired", objects=describe(report.delta))
-        self._converged, self._full_pass_due = True, False
-        return report.delta
-
-    async def _goes_in(self, repair: Delta[Key, Object]) -> bool:
-        """False when things are not as the notification said, any more."""
-        try:
-            if repair:
-                await self._around.kernel.apply(repair)
-                log.info("drift repaired", objects=describe(repair))
-        except OverlayError as error:
-            log.debug("repair refused", reason=error)
-            return False
-        return True
-
-    def _desired_from_now(self) -> OverlayState:
-        # The dump that follows sees all that was said so far.
-        if self._around.monitor:
-            self._around.monitor.drain()
-        self._healing.forget()
-        return self._overlay.objects
-
-    def _publish(self, own: OwnLease) -> None:
-        """Tell the node's container engine and systemd, once for each lease."""
+    def _write_subnet_file(self, own: OwnLease) -> None:
+        """Tell the node's CNI plugins. The file is looked at again now and then: without it no pod starts."""
+        if self._status.published == own.lease.subnets and not self._tidy_up_due:
+            return
         networks = {family: within.network for family, within in self._around.config.ranges.items()}
-        text = subnet_file.render(networks, own.lease.subnets, pod_mtu(self._node))
-        if text != self._published:
+        mtu = pod_mtu(self._footing.node)
+        text = subnet_file.render(networks, own.lease.subnets, mtu, ip_masq=self._around.ip_masq)
+        if subnet_file.read(self._around.subnet_file) != text:
             subnet_file.write(self._around.subnet_file, text)
-            self._published = text
             log.info("subnet file written", path=self._around.subnet_file, lease=own.record.key)
+        self._status.published = own.lease.subnets
+
+    def _became_ready(self, own: OwnLease) -> None:
+        if not self._up.is_set():
+            self._up.set()
             self._status.notifier.ready(f"lease {own.record.key}, {self._overlay.peers} peers")
 
     # What we tell
 
     def _roster(self) -> Roster | None:
-        if self._own is None or self._snapshot is None:
+        own = self._tenancy.own
+        if own is None or self._snapshot is None:
             return None
-        held = self._healing.held
-        return Roster(self._own.record.key, self._node, self._snapshot, self._overlay, held, self._converged)
+        held, reached = self._healing.held, self._convergence.reached
+        return Roster(own.record.key, self._footing.node, self._snapshot, self._overlay, held, reached)
 
-    def _note(self, started: float, applied: Delta[Key, Object], error: Exception | None) -> None:
+    def _note(self, started: float, applied: Delta[Key, Object], error: BaseException | None) -> None:
         took_ms = round((time.monotonic() - started) * 1000)
         self._status.reconciled(LastReconcile(time.time(), took_ms, len(applied), str(error) if error else None))
         self._status.findings = self._healing.tell(self._overlay.objects)
@@ -341,17 +262,8 @@ class Agent:
             log.debug("changed", objects=describe(applied))
 
     def _tell_skipped(self, snapshot: LeaseSnapshot, failures: Iterable[Skipped]) -> None:
-        skipped = {**snapshot.skipped, **self._overlay.skipped, **{each.name: each for each in failures}}
-        for name, one in self._overlay.skipped.items():
-            if self._told.get(name) != one:
-                log.warning("peer skipped", key=name, reason=one.reason)
-        self._told = dict(skipped)
-        self._status.skipped = tuple(skipped.values())
-
-
-def tidy_up() -> None:
-    forget_addresses()
-    give_back()
+        self._skipped.tell({**snapshot.skipped, **self._overlay.skipped, **{each.name: each for each in failures}})
+        self._status.skipped = tuple(self._skipped.current.values())
 
 
 def skipped_by_kernel(error: OverlayError) -> list[Skipped]:

@@ -90,7 +90,7 @@ class Settings:
 
     @property
     def config_key(self) -> str:
-        return self.etcd.config_key
+        return self.kubernetes.net_config_path if self.kubernetes else self.etcd.config_key
 
 
 def read_flags(argv: Sequence[str], environment: Mapping[str, str]) -> FlagValues:

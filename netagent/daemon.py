@@ -1,23 +1,30 @@
 """netagent as a process: what it waits for, what it starts, what it leaves behind."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
+import random
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from controlloop.command import NOT_INSTALLED, CommandError
 from controlloop.errors import OperatorError, UnavailableError
 from controlloop.etcd import Etcd
 from controlloop.etcd_access import Login, TlsFiles
 from controlloop.health import HealthServer, TcpAddress, metrics_answer
+from controlloop.kubernetes.client import ApiClient
+from controlloop.kubernetes.kubeconfig import load_access
 from controlloop.logs import Log
 from controlloop.reconcile import reconcile
 from controlloop.runner import Backoff
-from controlloop.runtime import runtime_directory
+from controlloop.runtime import only_one, runtime_directory
 from netagent import subnet_file
 from netagent.agent import Agent, Surroundings
 from netagent.backends.backend import Node
-from netagent.config import EtcdSettings, Settings
+from netagent.backends.vxlan import Vxlan
+from netagent.config import EtcdSettings, KubernetesSettings, Settings
+from netagent.firewall.desired import Mode, Policy
+from netagent.firewall.firewall import Firewall
+from netagent.firewall.nftables import Tunnel
 from netagent.kernel import OverlayKernel
 from netagent.metrics import families
 from netagent.monitor import Monitor
@@ -25,30 +32,62 @@ from netagent.offload import ChecksumsOff
 from netagent.probing.prober import Prober
 from netagent.status import Status
 from netagent.survey import survey
+from subnet_alloc.annotations import Annotations
 from subnet_alloc.codec import parse_config
 from subnet_alloc.etcd import EtcdRegistry
+from subnet_alloc.kubernetes import KubernetesLessor, KubernetesRegistry
+from subnet_alloc.lessor import Lessor, RegistryLessor
 from subnet_alloc.model import NetworkConfig
-from subnet_alloc.registry import Registry
+from subnet_alloc.registry import Leases
 
 log = Log("netagent")
 
 SOCKET = "netagent.sock"
 
 
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Where leases are kept."""
+
+    leases: Leases
+    lessor: Lessor
+    connection: Etcd | ApiClient
+
+
 async def serve(settings: Settings) -> None:
     """Run until cancelled. Nothing is taken back at the end: pods keep their network while we are away."""
-    status = Status(settings.node_name)
+    with only_one("netagent"):
+        status = Status(settings.node_name)
+        store = open_store(settings)
+        status.unheard_s = store.connection.unheard_s
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(health_server(settings, status).run())
+                if settings.probe:
+                    status.prober = Prober(lambda: status.roster())  # noqa: PLW0108 - the agent sets it later
+                    tasks.create_task(status.prober.run())
+                tasks.create_task(work(settings, store, status))
+        finally:
+            await store.connection.close()
+
+
+def open_store(settings: Settings) -> Store:
+    return etcd_store(settings) if settings.kubernetes is None else kubernetes_store(settings, settings.kubernetes)
+
+
+def etcd_store(settings: Settings) -> Store:
     etcd = connect(settings.etcd)
-    status.unheard_s = etcd.unheard_s
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(health_server(settings, status).run())
-            if settings.probe:
-                status.prober = Prober(lambda: status.roster())  # noqa: PLW0108 - the agent sets it later
-                tasks.create_task(status.prober.run())
-            tasks.create_task(work(settings, EtcdRegistry(etcd, settings.etcd.prefix), status, etcd.close))
-    finally:
-        await etcd.close()
+    registry = EtcdRegistry(etcd, settings.etcd.prefix)
+    previous = partial(subnet_file.read_subnets, Path(settings.subnet_file))
+    return Store(registry, RegistryLessor(registry, previous, random.choice, settings.renew_margin_s), etcd)
+
+
+def kubernetes_store(settings: Settings, flags: KubernetesSettings) -> Store:
+    client = ApiClient(load_access(flags.kubeconfig_file, flags.api_url))
+    annotations = Annotations.parse(flags.annotation_prefix)
+    registry = KubernetesRegistry(client, annotations, settings.node_name, Path(flags.net_config_path))
+    lessor = KubernetesLessor(client, annotations, settings.node_name, set_condition=flags.set_node_network_unavailable)
+    return Store(registry, lessor, client)
 
 
 def health_server(settings: Settings, status: Status) -> HealthServer:
@@ -63,33 +102,44 @@ def connect(etcd: EtcdSettings) -> Etcd:
     return Etcd(etcd.endpoints, tls=tls, login=login)
 
 
-async def work(
-    settings: Settings, registry: Registry, status: Status, reconnect: Callable[[], Awaitable[None]]
-) -> None:
-    config = await wait_for_config(registry, settings.config_key, status)
+async def work(settings: Settings, store: Store, status: Status) -> None:
+    config = await wait_for_config(store.leases, settings.config_key, status)
+    settings = await with_wanted_public_ip(settings, store.lessor, status)
     node = await survey(settings, config)
     status.devices = node.backend.devices(node.underlay)
     kernel = OverlayKernel()
     monitor = Monitor(ignore_port=kernel.port)
+    firewall = Firewall(policy(settings, config, node))
     log.info("starting", node=node.name, underlay=next(iter(node.underlay.values())), devices=" ".join(status.devices))
     try:
         await Agent(
             Surroundings(
                 node,
                 config,
-                registry,
+                store.leases,
+                store.lessor,
                 kernel,
                 Path(settings.subnet_file),
+                ip_masq=settings.firewall.ip_masq,
                 survey=partial(survey, staying_on(node, settings), config),
                 monitor=monitor,
-                reconnect=reconnect,
+                firewall=firewall,
+                firewall_resync_s=0 if config.enable_nftables else settings.firewall.resync_s,
+                reconnect=store.connection.close,
                 settle=ChecksumsOff(status.devices if settings.tx_checksum_off else ()).settle,
             ),
             status,
         ).run()
     finally:
+        firewall.close()
         monitor.close()
         kernel.close()
+
+
+def policy(settings: Settings, config: NetworkConfig, node: Node) -> Policy:
+    backend = node.backend
+    tunnel = Tunnel(backend.port, backend.vni) if isinstance(backend, Vxlan) else None
+    return Policy(settings.firewall, Mode.NFTABLES if config.enable_nftables else Mode.IPTABLES, tunnel)
 
 
 def staying_on(node: Node, settings: Settings) -> Settings:
@@ -102,7 +152,22 @@ def staying_on(node: Node, settings: Settings) -> Settings:
     return replace(settings, interface=replace(settings.interface, names=names))
 
 
-async def wait_for_config(registry: Registry, key: str, status: Status) -> NetworkConfig:
+async def with_wanted_public_ip(settings: Settings, lessor: Lessor, status: Status) -> Settings:
+    """An administrator may write --public-ip and --public-ipv6 on the Node; the flags win."""
+    backoff = Backoff()
+    while not settings.interface.public_ip:
+        try:
+            wanted = await lessor.wanted_public_ip()
+            return replace(settings, interface=replace(settings.interface, public_ip=wanted))
+        except UnavailableError as error:
+            wait_s = backoff.next()
+            log.warning("waiting for the own node", error=error, retry_in_s=round(wait_s, 1))
+            status.turn()
+            await asyncio.sleep(wait_s)
+    return settings
+
+
+async def wait_for_config(registry: Leases, key: str, status: Status) -> NetworkConfig:
     """OperatorError when it cannot be understood; while it is missing or out of reach, wait."""
     backoff = Backoff()
     while True:
@@ -126,6 +191,13 @@ async def cleanup(settings: Settings) -> None:
     kernel = OverlayKernel()
     try:
         await reconcile(dict, kernel)
+        await Firewall(Policy(settings.firewall, Mode.IPTABLES, None)).cleanup()
+    except CommandError as error:
+        # With a program that is not installed nothing was written.
+        if error.returncode != NOT_INSTALLED:
+            raise OperatorError(f"--cleanup: {error}") from error
+    except PermissionError as error:
+        raise OperatorError(f"--cleanup: {error.strerror}; this needs CAP_NET_ADMIN") from error
     finally:
         kernel.close()
     subnet_file.remove(Path(settings.subnet_file))

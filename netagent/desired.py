@@ -4,13 +4,19 @@ Pure. The own lease becomes what the backend needs before any peer, a peer's lea
 the same path; only `Family` differs.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_network
 
 from controlloop.errors import Skipped
 from controlloop.family import Family
 from netagent.backends.backend import Node
 from netagent.state import Key, Object, OverlayState
+from netagent.trust import Ground, objection
 from subnet_alloc.model import Lease, LeaseAttrs
+
+ANYWHERE = {Family.V4: ip_network("0.0.0.0/0"), Family.V6: ip_network("::/0")}
+
+Grounds = Mapping[Family, Ground]
 
 
 def pod_mtu(node: Node) -> int:
@@ -31,30 +37,35 @@ def own_state(node: Node, lease: Lease) -> OverlayState:
     return keyed(node.backend.own_objects(node, lease))
 
 
-def peer_state(name: str, peer: Lease, node: Node, own: Lease) -> OverlayState | Skipped:
+def grounds(node: Node, own: Lease) -> Grounds:
+    """What every peer's lease is held against."""
+    return {family: ground(node, own, family) for family in own.subnets}
+
+
+def ground(node: Node, own: Lease, family: Family) -> Ground:
+    underlay = node.underlay[family]
+    return Ground(
+        node.networks.get(family, ANYWHERE[family]),
+        own.subnets[family],
+        own_addresses=frozenset({underlay.address, node.public_ip[family]}),
+        underlay=underlay.connected,
+        service_cidrs=node.service_cidrs,
+    )
+
+
+def peer_state(name: str, peer: Lease, node: Node, grounds: Grounds) -> OverlayState | Skipped:
     """What one peer needs; Skipped, under the lease's `name`, when its lease cannot or must not be followed."""
     if peer.attrs.backend_type != node.backend.type:
         return Skipped(name, f'BackendType "{peer.attrs.backend_type}": this overlay is {node.backend.type or "alloc"}')
-    families = [family for family in own.subnets if family in peer.subnets]
+    families = [family for family in grounds if family in peer.subnets]
+    for family in families:
+        # The MAC is the backend's to judge: not every kind has one.
+        if why := objection(peer.subnets[family], peer.attrs.public_ip.get(family), None, grounds[family]):
+            return Skipped(name, why)
     try:
-        for family in families:
-            refuse_harmful(family, peer, node, own)
         return keyed(node.backend.peer_objects(node, peer, families))
     except ValueError as error:
         return Skipped(name, str(error))
-
-
-def refuse_harmful(family: Family, peer: Lease, node: Node, own: Lease) -> None:
-    """ValueError for a peer that would take our own traffic, or the way to itself, away from us."""
-    subnet, underlay, public_ip = peer.subnets[family], node.underlay[family], peer.attrs.public_ip.get(family)
-    if subnet.overlaps(own.subnets[family]):
-        raise ValueError(f"subnet {subnet} overlaps ours, {own.subnets[family]}")
-    if underlay.address in subnet:
-        raise ValueError(f"subnet {subnet} covers our underlay address {underlay.address}")
-    if public_ip in {underlay.address, node.public_ip[family]}:
-        raise ValueError(f"public IP {public_ip} is ours")
-    if public_ip and public_ip in subnet:
-        raise ValueError(f"public IP {public_ip} lies inside its own subnet {subnet}")
 
 
 def keyed(objects: Iterable[Object]) -> dict[Key, Object]:

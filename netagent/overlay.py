@@ -11,7 +11,7 @@ from types import MappingProxyType
 from controlloop.delta import Delta, Ledger
 from controlloop.errors import Skipped
 from netagent.backends.backend import Node
-from netagent.desired import own_state, peer_state
+from netagent.desired import Grounds, grounds, own_state, peer_state
 from netagent.state import Key, Object, OverlayState
 from subnet_alloc.model import Lease
 from subnet_alloc.snapshot import LeaseSnapshot
@@ -24,10 +24,13 @@ class Overlay:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._own: Lease | None = None
+        self._grounds: Grounds = {}
         self._ledger: Ledger[str, Key, Object] = Ledger()
         self._skipped: dict[str, Skipped] = {}
         self._rivals: set[str] = set()
         """Skipped for the sake of another peer, and to be tried again when something changes."""
+        self.judged: set[str] = set()
+        """Leases that the last `follow` took up, put away or looked at again."""
         self.version = 0
         """Another one whenever `objects` changed."""
 
@@ -66,15 +69,16 @@ class Overlay:
         """
         delta: Delta[Key, Object] = Delta()
         if own != self._own:
-            self._own = own
+            self._own, self._grounds = own, grounds(self._node, own)
             self._ledger.replace(OWN, own_state(self._node, own), delta)
             # What a peer may be depends on what we are.
             changed = {*snapshot.leases, *self._ledger.owners(), *self._skipped} - {OWN}
         again = {*changed, *self._rivals}
+        self.judged = set(again)
         self._forget(again, delta)
         leases = [name for name in again if name in snapshot.leases and name != own_key]
         for name in sorted(leases, key=lambda name: (snapshot.records[name].revision, name), reverse=True):
-            self._place(name, peer_state(name, snapshot.leases[name], self._node, own), snapshot, delta)
+            self._place(name, peer_state(name, snapshot.leases[name], self._node, self._grounds), snapshot, delta)
         self.version += bool(delta)
         return delta
 
@@ -95,6 +99,7 @@ class Overlay:
         for loser in {name, *rivals} - {newest} if rivals else ():
             self._ledger.replace(loser, {}, delta)
             self._rivals.add(loser)
+            self.judged.add(loser)
             self._skipped[loser] = Skipped(loser, f"contradicts {newest}, which was written later")
         if newest == name:
             self._ledger.replace(name, wanted, delta)

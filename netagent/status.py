@@ -8,17 +8,17 @@ from typing import Any
 
 from controlloop import __version__
 from controlloop.errors import Skipped
+from controlloop.family import Family, IPNetwork
 from controlloop.health import Answer, Routes, json_answer, yes_or_no
 from controlloop.notify import Notifier
+from controlloop.pulse import Pulse
+from netagent.firewall.firewall import Firewall
 from netagent.healing import Finding, Healing
 from netagent.overlay import Overlay
 from netagent.probing.findings import PathFinding
 from netagent.probing.prober import Prober
 from netagent.roster import Roster, leases_document, peers_document
 from netagent.state import Key
-
-HANG_S = 60.0
-"""A loop that has not turned for so long hangs: one full run over the largest overlay takes seconds."""
 
 STALE_S = 5.0
 """So long a watch may be down before we say that we may have missed something: a server that restarts is no news."""
@@ -33,7 +33,7 @@ class LastReconcile:
     error: str | None = None
 
 
-@dataclass(slots=True)
+@dataclass
 class Status:
     node: str
     notifier: Notifier = field(default_factory=Notifier)
@@ -49,6 +49,9 @@ class Status:
     last_reconcile: LastReconcile | None = None
     healing: Healing | None = None
     findings: Sequence[Finding] = ()
+    firewall: Firewall | None = None
+    published: Mapping[Family, IPNetwork] = field(default_factory=dict)
+    """Our subnets as the subnet file says them."""
     overlay: Overlay | None = None
     """What is desired; counted only when somebody asks."""
     roster: Callable[[], Roster | None] = lambda: None
@@ -59,17 +62,18 @@ class Status:
     reconciles: int = 0
     reconcile_errors: int = 0
     reconcile_s: float = 0.0
-    _turned_at: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.pulse = Pulse(self.notifier)
 
     def turn(self) -> None:
         """The loop turns: tell whoever watches over us."""
-        self._turned_at = time.monotonic()
-        self.notifier.watchdog()
+        self.pulse.turn()
 
     def routes(self) -> Routes:
         return {
             "/status": lambda: json_answer(self.document()),
-            "/healthz": self.healthz,
+            "/healthz": self.pulse.healthz,
             "/readyz": self.readyz,
             "/leases": lambda: json_answer(leases_document(self.roster())),
             "/peers": lambda: json_answer(self.peers_document()),
@@ -89,11 +93,6 @@ class Status:
         paths = self.prober.paths.all if self.prober else {}
         return peers_document(self.roster(), paths, time.monotonic(), time.time())
 
-    def healthz(self) -> Answer:
-        idle_s = time.monotonic() - self._turned_at
-        good = idle_s < HANG_S
-        return yes_or_no(good=good, text="ok" if good else f"the loop has not turned for {idle_s:.0f} s")
-
     def readyz(self) -> Answer:
         gap = self.gap()
         return yes_or_no(good=not gap, text=f"waits for {gap}" if gap else "ok")
@@ -102,12 +101,16 @@ class Status:
         """What keeps the node from being ready; empty when nothing does."""
         if gap := self.waiting_for or self.lease_gap:
             return gap
+        if self.firewall and not self.firewall.in_kernel:
+            return "the firewall"
         unheard_s = self.unheard_s()
         return f"the registry, silent for {unheard_s:.0f} s" if unheard_s > STALE_S else ""
 
     def document(self) -> dict[str, Any]:
         gap = self.gap()
         return {
+            "apiVersion": "nodenet.io/v1alpha1",
+            "kind": "NetagentStatus",
             "version": __version__,
             "node": self.node,
             "ready": not gap,
@@ -119,6 +122,7 @@ class Status:
             "skipped": [{"name": each.name, "reason": each.reason} for each in self.skipped],
             "repairs": self.healing.repairs if self.healing else {},
             "findings": self.all_findings(),
+            "firewall": self.firewall.stats if self.firewall else {},
             "last_reconcile": self.last_reconcile,
         }
 

@@ -43,12 +43,17 @@ def parse_subnets(text: str) -> dict[Family, IPNetwork]:
     return found
 
 
+def read(path: Path) -> str:
+    """Empty when there is none."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
 def read_subnets(path: Path) -> dict[Family, IPNetwork] | None:
     """The previous subnets, None without any."""
-    try:
-        return parse_subnets(path.read_text(errors="replace")) or None
-    except OSError:
-        return None
+    return parse_subnets(read(path)) or None
 
 
 def write(path: Path, text: str, mode: int = 0o644) -> None:

@@ -182,12 +182,24 @@ async def _reuse(record: Record, lease: Lease, registry: Registry, wish: _Wish) 
 
 
 async def _create(snapshot: LeaseSnapshot, registry: Registry, wish: _Wish) -> OwnLease:
-    taken = list(snapshot.taken())
     subnets = wish.previous
+    if subnets is not None and (spoiled := _spoiled_record(snapshot, subnets, wish.config)):
+        # Somebody wrote garbage over it. With another subnet every pod of this node would lose its address.
+        record = await registry.update(spoiled, render_attrs(wish.attrs), wish.ttl_s)
+        return OwnLease(record, Lease(subnets, wish.attrs))
+    taken = list(snapshot.taken())
     if subnets is None or not fits(wish.config, subnets) or not is_free(subnets, taken):
         subnets = choose_subnets(wish.config, taken, wish.choose)
     record = await registry.create(render_key(subnets), render_attrs(wish.attrs), wish.ttl_s)
     return OwnLease(record, Lease(subnets, wish.attrs), is_new=True)
+
+
+def _spoiled_record(snapshot: LeaseSnapshot, subnets: Subnets, config: NetworkConfig) -> Record | None:
+    """The record of these subnets, if nobody can read who holds it."""
+    key = render_key(subnets)
+    if key not in snapshot.skipped or key in snapshot.leases or not fits(config, subnets):
+        return None
+    return snapshot.records.get(key)
 
 
 def _keys_of(attrs: LeaseAttrs, snapshot: LeaseSnapshot) -> list[str]:

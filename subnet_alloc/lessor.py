@@ -37,11 +37,14 @@ class Lessor(Protocol):
 
 
 class RegistryLessor:
-    def __init__(self, registry: Registry, previous: Callable[[], Subnets | None], choose: Choose) -> None:
-        """`previous` gives what the node had before it started, `choose` is chance."""
+    def __init__(
+        self, registry: Registry, previous: Callable[[], Subnets | None], choose: Choose, margin_s: int = 0
+    ) -> None:
+        """`previous` gives what the node had before it started, `choose` is chance, `margin_s` is for `keep`."""
         self._registry = registry
         self._previous = previous
         self._choose = choose
+        self._margin_s = margin_s
         self._own: OwnLease | None = None
 
     async def wanted_public_ip(self) -> dict[Family, IPAddress]:
@@ -59,7 +62,7 @@ class RegistryLessor:
         return self._own
 
     async def keep(self, own: OwnLease) -> Never:
-        await keep(self._registry, own)
+        await keep(self._registry, own, self._margin_s)
 
     async def announce(self) -> None:
         """Nobody waits for it."""

@@ -21,6 +21,8 @@ class Node:
     """Where peers send to; behind NAT not an address of the underlay interface."""
     networks: Mapping[Family, IPNetwork] = field(default_factory=dict)
     """The whole overlay, of which each node has a part."""
+    service_cidrs: tuple[IPNetwork, ...] = ()
+    """Addresses of Services, where those are known: no peer may claim them."""
 
 
 class Backend(Protocol):

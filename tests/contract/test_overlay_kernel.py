@@ -20,7 +20,7 @@ from controlloop.family import Family
 from controlloop.reconcile import reconcile
 from netagent.backends.backend import Node
 from netagent.backends.vxlan import Vxlan, backend_data
-from netagent.desired import own_state, peer_state
+from netagent.desired import grounds, own_state, peer_state
 from netagent.state import METRIC, Route, Underlay
 from subnet_alloc.model import Lease, LeaseAttrs
 
@@ -139,7 +139,7 @@ def overlay(*families, backend=Vxlan(), peers=range(2, 5)):  # noqa: B008 - froz
     here, own = node(*families, backend=backend), lease(1, families)
     state = dict(own_state(here, own))
     for number in peers:
-        state |= peer_state("peer", lease(number, families), here, own)
+        state |= peer_state("peer", lease(number, families), here, grounds(here, own))
     return state
 
 
@@ -192,7 +192,7 @@ async def test_a_peer_that_changes_mac_and_address_leaves_nothing_behind(kernel)
     before, here, own = overlay(), node(), lease(1, [])
     moved = lease(9, [], mac="02:99:99:99:99:99")
     peer = Lease(lease(2, []).subnets, moved.attrs)
-    after = overlay(peers=range(3, 5)) | dict(peer_state("peer", peer, here, own))
+    after = overlay(peers=range(3, 5)) | dict(peer_state("peer", peer, here, grounds(here, own)))
     await kernel.apply(diff(before, {}))
     await kernel.apply(diff(after, before))
     assert await kernel.dump() == after

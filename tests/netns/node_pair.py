@@ -15,7 +15,7 @@ from lab.wiring import ip
 from netagent.backends.backend import Node
 from netagent.backends.choice import parse_backend
 from netagent.backends.wg_key import with_key
-from netagent.desired import lease_attrs, own_state, peer_state, pod_mtu
+from netagent.desired import grounds, lease_attrs, own_state, peer_state, pod_mtu
 from netagent.state import Underlay
 from subnet_alloc.codec import parse_lease, render_attrs, render_key
 from subnet_alloc.model import Lease
@@ -94,9 +94,9 @@ class Pair:
         """What a node's kernel should hold, in a form that goes through a pipe."""
         nodes = {each: self.node(each, backends[each], families, connected=connected) for each in self.hosts}
         leases = {each: through_etcd(lease(each, node)) for each, node in nodes.items()}
-        peer = peer_state("peer", leases[3 - number], nodes[number], leases[number])
+        peer = peer_state("peer", leases[3 - number], nodes[number], grounds(nodes[number], leases[number]))
         assert not isinstance(peer, Skipped), peer
-        state = {**own_state(nodes[number], leases[number]), **peer}
+        state = {**own_state(nodes[number], grounds(nodes[number], leases[number])), **peer}
         return base64.b64encode(pickle.dumps(state)).decode()
 
     def ping(self, family, size=56):

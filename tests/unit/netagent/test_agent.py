@@ -1,9 +1,11 @@
 """The agent on a registry and a kernel in memory."""
 
 import asyncio
+import random
 import time
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -19,8 +21,10 @@ from netagent.drift import Drift
 from netagent.kernel import Failure, OverlayError
 from netagent.state import Underlay
 from netagent.status import Status
+from netagent.subnet_file import read_subnets
 from netagent.survey import backend_of
 from subnet_alloc.codec import parse_config
+from subnet_alloc.lessor import RegistryLessor
 from subnet_alloc.memory import MemoryRegistry
 
 CONFIG = b'{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}'
@@ -28,6 +32,10 @@ PEER = (
     b'{"PublicIP":"192.0.2.%d","PublicIPv6":null,"BackendType":"vxlan",'
     b'"BackendData":{"VNI":1,"VtepMAC":"82:00:00:00:00:%02x"}}'
 )
+
+
+def lessor_of(registry, subnet_file):
+    return RegistryLessor(registry, partial(read_subnets, subnet_file), random.choice)
 
 
 class MemoryKernel:
@@ -57,7 +65,10 @@ class Running:
         self.subnet_file = subnet_file
         self.node, self.found = node, node
         """What a survey finds; None: no way to join."""
-        around = Surroundings(node, parse_config(CONFIG), self.registry, self.kernel, subnet_file, survey=self.survey)
+        lessor = lessor_of(self.registry, subnet_file)
+        around = Surroundings(
+            node, parse_config(CONFIG), self.registry, lessor, self.kernel, subnet_file, survey=self.survey
+        )
         self.agent = Agent(around, self.status)
 
     async def survey(self):
@@ -160,7 +171,29 @@ async def test_a_subnet_taken_by_another_node_is_given_up_for_another(running):
         await until(lambda: len(running.routes()) == 1)
         network = str(ip_network(record.key.replace("-", "/")))
         assert running.routes() == {network}
-        assert network.replace(".0/", ".1/") not in running.subnet_file.read_text()
+        await until(lambda: network.replace(".0/", ".1/") not in running.subnet_file.read_text())
+
+
+async def test_garbage_over_the_own_lease_is_written_over_and_the_subnet_stays(running):
+    """With another subnet every pod of the node would lose its address."""
+    async with started(running):
+        await until(lambda: running.status.document()["ready"])
+        record = await running.own_record()
+        await running.registry.update(record, b"garbage", 0)
+        await until(lambda: running.registry._records[record.key].value == record.value)
+        await until(lambda: running.status.document()["ready"])
+        assert running.status.lease == record.key
+
+
+async def test_a_subnet_file_that_is_gone_comes_back_with_the_next_look_at_everything(running):
+    async with started(running):
+        await until(lambda: running.status.document()["ready"])
+        text = running.subnet_file.read_text()
+        running.subnet_file.unlink()
+        running.agent._tidy_up_due = True
+        running.agent._runner.wake()
+        await until(running.subnet_file.exists)
+        assert running.subnet_file.read_text() == text
 
 
 async def test_a_registry_away_changes_nothing_and_its_return_needs_no_restart(running):
@@ -289,7 +322,7 @@ async def test_a_lost_lease_and_a_silent_registry_are_told(running):
         assert running.status.readyz().status == 200
         record = await running.own_record()
         running.registry.stop()
-        running.agent._lost.set()
+        running.agent._tenancy._lose("a test says so")
         await until(lambda: running.status.readyz().status == 503)
         running.registry.start()
         await until(lambda: running.status.readyz().status == 200)

@@ -8,7 +8,7 @@ from controlloop.errors import OperatorError, Skipped
 from controlloop.family import Family
 from netagent.backends.backend import Node
 from netagent.backends.vxlan import Vxlan, vtep_mac
-from netagent.desired import lease_attrs, own_state, peer_state, pod_mtu
+from netagent.desired import grounds, lease_attrs, own_state, peer_state, pod_mtu
 from netagent.overlay import Overlay
 from netagent.state import Underlay
 from subnet_alloc.codec import parse_lease, render_attrs, render_key
@@ -55,7 +55,7 @@ def test_the_own_lease_becomes_a_device_and_its_address():
 
 
 def test_a_peer_becomes_an_fdb_entry_a_neighbor_and_a_route():
-    assert lines(peer_state("10.5.2.0-24", peer(), NODE, OWN)) == [
+    assert lines(peer_state("10.5.2.0-24", peer(), NODE, grounds(NODE, OWN))) == [
         f"fdb {MAC} dev flannel.1 dst 192.0.2.2 self permanent",
         f"neighbor 10.5.2.0 dev flannel.1 lladdr {MAC} PERMANENT",
         "route 10.5.2.0/24 via 10.5.2.0 dev flannel.1 onlink proto 78",
@@ -69,7 +69,7 @@ def test_ipv6_takes_the_same_path_with_its_own_device():
         b'{"PublicIP":"192.0.2.2","PublicIPv6":"2001:db8::2","BackendType":"vxlan",'
         b'"BackendData":{"VNI":1,"VtepMAC":"82:4b:b6:2f:54:4e"},"BackendV6Data":{"VNI":1,"VtepMAC":"82:4b:b6:2f:54:66"}}'
     )
-    state = peer_state("", parse_lease("10.5.2.0-24&fc00:5:2::-64", value), both, own)
+    state = peer_state("", parse_lease("10.5.2.0-24&fc00:5:2::-64", value), both, grounds(both, own))
     assert "route fc00:5:2::/64 via fc00:5:2:: dev flannel-v6.1 onlink proto 78 metric 1024" in lines(state)
     assert len(state) == 6
     assert pod_mtu(both) == 1430
@@ -86,7 +86,7 @@ REASONS = {
     "no VtepMAC": Lease(peer().subnets, replace(peer().attrs, backend_data={})),
     "overlaps ours": peer(subnet="10.5.1.0/25"),
     "subnet 10.5.1.0/24 overlaps ours": peer(subnet="10.5.1.0/24"),
-    "covers our underlay address 192.0.2.1": peer(subnet="192.0.2.0/24", public_ip="198.51.100.1"),
+    "covers our address 192.0.2.1": peer(subnet="192.0.2.0/24", public_ip="198.51.100.1"),
     "public IP 192.0.2.1 is ours": peer(public_ip="192.0.2.1"),
     "lies inside its own subnet": peer(public_ip="10.5.2.9"),
     "public IP None": peer(public_ip=None),
@@ -96,7 +96,7 @@ REASONS = {
 
 @pytest.mark.parametrize("reason", REASONS)
 def test_a_peer_that_cannot_or_must_not_be_followed_is_skipped_and_named(reason):
-    skipped = peer_state("10.5.2.0-24", REASONS[reason], NODE, OWN)
+    skipped = peer_state("10.5.2.0-24", REASONS[reason], NODE, grounds(NODE, OWN))
     assert isinstance(skipped, Skipped)
     assert skipped.name == "10.5.2.0-24"
     assert reason in skipped.reason

@@ -12,7 +12,7 @@ from netagent.backends.backend import Node
 from netagent.backends.choice import parse_backend
 from netagent.backends.host_gw import HostGw
 from netagent.backends.vxlan import Vxlan
-from netagent.desired import lease_attrs, own_state, peer_state, pod_mtu
+from netagent.desired import grounds, lease_attrs, own_state, peer_state, pod_mtu
 from netagent.state import Underlay
 from subnet_alloc.codec import parse_lease, render_attrs
 from subnet_alloc.model import Lease
@@ -34,7 +34,7 @@ def lines(backend, backend_type, data="", ip="192.0.2.2", ip6="2001:db8::2"):
     value = f'{{"PublicIP":"{ip}","PublicIPv6":"{ip6}","BackendType":"{backend_type}"{data}}}'
     here = node(backend)
     own = Lease(OWN_SUBNETS, lease_attrs(here))
-    state = peer_state("peer", parse_lease("10.5.2.0-24&fc00:5:2::-64", value.encode()), here, own)
+    state = peer_state("peer", parse_lease("10.5.2.0-24&fc00:5:2::-64", value.encode()), here, grounds(here, own))
     return state if isinstance(state, Skipped) else [f"{key} {value}" for key, value in state.items()]
 
 
@@ -86,7 +86,7 @@ def test_alloc_leases_and_forwards_nothing():
     own = Lease(OWN_SUBNETS, lease_attrs(here))
     assert own_state(here, own) == {}
     peer = parse_lease("10.5.2.0-24", b'{"PublicIP":"192.0.2.2","PublicIPv6":null}')
-    assert peer_state("peer", peer, here, own) == {}
+    assert peer_state("peer", peer, here, grounds(here, own)) == {}
 
 
 VTEPS = ',"BackendData":{"VNI":1,"VtepMAC":"82:00:00:00:00:02"},"BackendV6Data":{"VNI":1,"VtepMAC":"82:00:00:00:00:22"}'

@@ -15,7 +15,7 @@ from netagent.backends.ipip import Ipip
 from netagent.backends.wg_key import with_key
 from netagent.backends.wg_text import NO_PRESHARED_KEY, parse_dump, render_peers
 from netagent.backends.wireguard import Mode, Wireguard
-from netagent.desired import lease_attrs, own_state, peer_state, pod_mtu
+from netagent.desired import grounds, lease_attrs, own_state, peer_state, pod_mtu
 from netagent.overlay import Overlay
 from netagent.state import Underlay, WireguardPeer
 from subnet_alloc.codec import parse_lease, render_attrs
@@ -54,7 +54,9 @@ def peer(here, *, ip="192.0.2.2", ip6="2001:db8::2", key=THEIRS, port=51820, por
         f'{{"PublicIP":"{ip}","PublicIPv6":"{ip6}","BackendType":"wireguard",'
         f'"BackendData":{{"PublicKey":"{key}","Port":{port}}},"BackendV6Data":{{"PublicKey":"{key}","Port":{port6}}}}}'
     )
-    return peer_state("peer", parse_lease("10.5.2.0-24&fc00:5:0:2::-64", value.encode()), here, own_lease(here))
+    return peer_state(
+        "peer", parse_lease("10.5.2.0-24&fc00:5:0:2::-64", value.encode()), here, grounds(here, own_lease(here))
+    )
 
 
 WG = Wireguard(public_key=OURS, key_file="/run/flannel/wgkey")
@@ -245,7 +247,7 @@ def ipip_lines(ip="192.0.2.2", backend=Ipip()):  # noqa: B008 - frozen
     here = node(backend, [V4])
     lease = parse_lease("10.5.2.0-24", f'{{"PublicIP":"{ip}","PublicIPv6":null,"BackendType":"ipip"}}'.encode())
     own = own_lease(here)
-    return lines(own_state(here, own)), lines(peer_state("peer", lease, here, own))
+    return lines(own_state(here, own)), lines(peer_state("peer", lease, here, grounds(here, own)))
 
 
 def test_ipip_is_one_device_and_a_route_for_each_peer():
