@@ -96,7 +96,7 @@ class Pair:
         leases = {each: through_etcd(lease(each, node)) for each, node in nodes.items()}
         peer = peer_state("peer", leases[3 - number], nodes[number], grounds(nodes[number], leases[number]))
         assert not isinstance(peer, Skipped), peer
-        state = {**own_state(nodes[number], grounds(nodes[number], leases[number])), **peer}
+        state = {**own_state(nodes[number], leases[number]), **peer}
         return base64.b64encode(pickle.dumps(state)).decode()
 
     def ping(self, family, size=56):
