@@ -53,22 +53,43 @@ def enter(network_namespace: str, run_dir: Path | None, scratch: Path) -> Callab
     Folders that hold our programs but are closed to other users are opened up inside the child's own view, through
     empty folders under `scratch`: the daemons run as a user who may not read root's home.
     """
-    hidden = [(folder, above) for folder in program_folders() if (above := unreadable_ancestor(folder))]
-    for number in range(len(hidden)):
-        (scratch / str(number)).mkdir(parents=True, exist_ok=True)
+    hidden = hidden_folders(scratch)
 
     def step_in() -> None:
         with open(f"/run/netns/{network_namespace}") as handle:  # noqa: PTH123 - a child after fork: plain calls only
             check(libc.setns(handle.fileno(), CLONE_NEWNET), f"setns {network_namespace}")
         if run_dir is None:
             return
-        check(libc.unshare(CLONE_NEWNS), "unshare")
-        mount("none", "/", "none", MS_REC | MS_SLAVE)
+        own_view()
         reveal(hidden, scratch)
         bind(Path("/run/netns"), run_dir / "netns")
         bind(run_dir, Path("/run"))
 
     return step_in
+
+
+def opened_up(scratch: Path) -> Callable[[], None]:
+    """A function for `preexec_fn`: the child stays where it is, but whoever it becomes can read our programs."""
+    hidden = hidden_folders(scratch)
+
+    def step_aside() -> None:
+        own_view()
+        reveal(hidden, scratch)
+
+    return step_aside
+
+
+def hidden_folders(scratch: Path) -> list[tuple[Path, Path]]:
+    """Folders with our programs that are closed to other users, each with what closes it; makes room to reveal them."""
+    hidden = [(folder, above) for folder in program_folders() if (above := unreadable_ancestor(folder))]
+    for number in range(len(hidden)):
+        (scratch / str(number)).mkdir(parents=True, exist_ok=True)
+    return hidden
+
+
+def own_view() -> None:
+    check(libc.unshare(CLONE_NEWNS), "unshare")
+    mount("none", "/", "none", MS_REC | MS_SLAVE)
 
 
 def reveal(hidden: list[tuple[Path, Path]], scratch: Path) -> None:

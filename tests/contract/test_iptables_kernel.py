@@ -17,6 +17,7 @@ from controlloop.delta import Delta, diff
 from controlloop.family import Family
 from controlloop.iptables.kernel import Variant, detect_variant
 from controlloop.reconcile import reconcile
+from lab.enter import opened_up
 from proxy.frontends import Balance, Endpoint, Frontend, Protocol, ServiceName, ServicePortName
 from proxy.iptables.desired import IptablesPlanner
 from proxy.iptables.kernel import IptablesBackend
@@ -247,7 +248,7 @@ asyncio.run(main())
 """
 
 
-def test_root_is_not_needed(variant):
+def test_root_is_not_needed(variant, tmp_path):
     """CAP_NET_ADMIN is enough for nft; legacy wants CAP_NET_RAW and a lock file that it may write as well."""
     capabilities = "-all,+net_admin" + (",+net_raw" if variant is Variant.LEGACY else "")
     lock = Path("/tmp") / f"nodenet-test-{os.getpid()}.lock"  # noqa: S108 - pytest's own folders are closed to others
@@ -260,6 +261,7 @@ def test_root_is_not_needed(variant):
             ["setpriv", *user, *power, "--no-new-privs", sys.executable, "-B", "-c", AS_NOBODY, variant.value],
             cwd=REPOSITORY,
             env={**os.environ, "XTABLES_LOCKFILE": str(lock)},
+            preexec_fn=opened_up(tmp_path),
             check=False,
             capture_output=True,
             text=True,

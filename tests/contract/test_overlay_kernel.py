@@ -18,6 +18,7 @@ from namespace import fresh_namespace
 from controlloop.delta import Delta, diff
 from controlloop.family import Family
 from controlloop.reconcile import reconcile
+from lab.enter import opened_up
 from netagent.backends.backend import Node
 from netagent.backends.vxlan import Vxlan, backend_data
 from netagent.desired import grounds, own_state, peer_state
@@ -385,9 +386,16 @@ NOBODY = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
 
 
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv from util-linux")
-async def test_net_admin_is_the_only_capability_it_needs(real):
+async def test_net_admin_is_the_only_capability_it_needs(real, tmp_path):
     desired = overlay(Family.V4, Family.V6, peers=range(2, 100))
     argv = [*NOBODY, *ONLY_NET_ADMIN, sys.executable, "-c", CONVERGE]
-    done = subprocess.run(argv, input=pickle.dumps(desired), cwd=ROOT, capture_output=True, check=False)  # noqa: ASYNC221
+    done = subprocess.run(  # noqa: ASYNC221 - nothing else runs meanwhile
+        argv,
+        input=pickle.dumps(desired),
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+        preexec_fn=opened_up(tmp_path),
+    )
     assert done.returncode == 0, done.stderr.decode()
     assert await real.dump() == desired
