@@ -70,8 +70,8 @@ class Surroundings:
     monitor: Monitor | None = None
     """None: nobody tells what changes in the kernel."""
     firewall: Firewall | None = None
-    firewall_resync_s: float = 0.0
-    """How often to look after rules whose changes nobody tells; 0: at each resync."""
+    firewall_resync_s: float = RESYNC_S
+    """How often to look at all of its rules: where nobody tells what changes in them, more often."""
     reconnect: Callable[[], Awaitable[None]] | None = None
     """Leave connections to the registry that were made from an address we no longer have."""
     settle: Callable[[], None] = lambda: None
@@ -84,6 +84,8 @@ class Agent:
         self._status = status
         self._overlay = status.overlay = Overlay(surroundings.node)
         self._runner = Runner(self._program, resync_s=RESYNC_S, turn=status.turn)
+        # A task of its own: letting a peer in takes a process, and programming peers must not wait for that.
+        self._guard = Runner(self._sync_firewall, resync_s=surroundings.firewall_resync_s, turn=lambda: None)
         self._footing = Footing(surroundings.node, surroundings.survey, self._runner.wake)
         self._tenancy = Tenancy(
             surroundings.lessor, surroundings.config, lambda: lease_attrs(self._footing.node), status
@@ -93,7 +95,7 @@ class Agent:
         self._snapshot: LeaseSnapshot | None = None
         self._changed: set[str] = set()
         self._skipped = SkippedLog(log)
-        self._tidy_up_due = self._firewall_due = True
+        self._tidy_up_due = True
         self._runs: deque[float] = deque(maxlen=BURST_RUNS)
         self._up = asyncio.Event()
         status.roster = self._roster
@@ -107,14 +109,14 @@ class Agent:
             )
             around.monitor.start(judge, self._healing.heard)
         if around.firewall:
-            around.firewall.watch(self._runner.wake)
+            around.firewall.watch(self._guard.wake)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._tenancy.hold(self._runner.wake))
             tasks.create_task(self._follow_leases())
             tasks.create_task(self._runner.run())
             tasks.create_task(self._announce())
-            if around.firewall_resync_s:
-                tasks.create_task(self._look_after_firewall())
+            if around.firewall:
+                tasks.create_task(self._guard.run())
 
     async def _announce(self) -> None:
         await self._up.wait()
@@ -129,12 +131,6 @@ class Agent:
                 self._tenancy.look_at(snapshot, went_back=snapshot.revision < revision)
                 revision = snapshot.revision
                 self._runner.wake()
-
-    async def _look_after_firewall(self) -> None:
-        while True:
-            await asyncio.sleep(self._around.firewall_resync_s)
-            self._firewall_due = True
-            self._runner.wake()
 
     # The underlay
 
@@ -155,7 +151,6 @@ class Agent:
         heard = self._healing.take()
         self._convergence.full_pass_due |= resync or heard.everything
         self._tidy_up_due |= resync
-        self._firewall_due |= resync
         if heard.underlay or self._footing.gap:
             await self._look_below()
         own, snapshot = self._tenancy.own, self._snapshot
@@ -175,42 +170,44 @@ class Agent:
     async def _bring_in(
         self, own: OwnLease, snapshot: LeaseSnapshot, delta: Delta[Key, Object], suspects: Suspects
     ) -> None:
+        self._plan_firewall(own, snapshot)
         started = time.monotonic()
-        # At the same time: letting a peer in takes a process, and programming it must not wait for that.
-        applied, guarded = await asyncio.gather(
-            self._convergence.bring_in(delta, suspects), self._guard(own, snapshot), return_exceptions=True
-        )
-        if isinstance(applied, BaseException):
-            self._note(started, Delta(), applied)
-            if isinstance(applied, OverlayError):
-                self._tell_skipped(snapshot, failures=skipped_by_kernel(applied))
-                # A peer that the kernel refuses must not keep this node's pods from starting.
-                if not concerns_device(applied):
-                    self._write_subnet_file(own)
-            raise applied
+        try:
+            applied = await self._convergence.bring_in(delta, suspects)
+        except OverlayError as error:
+            self._note(started, Delta(), error)
+            self._tell_skipped(snapshot, failures=skipped_by_kernel(error))
+            # A peer that the kernel refuses must not keep this node's pods from starting.
+            if not concerns_device(error):
+                self._write_subnet_file(own)
+            raise
+        except Exception as error:
+            self._note(started, Delta(), error)
+            raise
         self._around.settle()
-        self._note(started, applied, guarded)
+        self._note(started, applied, None)
         self._write_subnet_file(own)
-        if guarded:
-            raise guarded
-        self._became_ready(own)
+        self._tell_ready()
 
-    async def _guard(self, own: OwnLease, snapshot: LeaseSnapshot) -> None:
+    # The firewall
+
+    def _plan_firewall(self, own: OwnLease, snapshot: LeaseSnapshot) -> None:
         firewall = self._around.firewall
         if firewall is None:
             return
         firewall.plan(self._footing.node.networks, own.lease.subnets)
-        followed = self._overlay.judged
         firewall.plan_peers(
             (name, snapshot.leases[name].attrs.public_ip.values() if self._overlay.of(name) else ())
-            for name in followed
+            for name in self._overlay.judged
         )
-        due, self._firewall_due = self._firewall_due, False
-        try:
-            await firewall.sync(resync=due)
-        except BaseException:
-            self._firewall_due = True
-            raise
+        self._guard.wake()
+
+    async def _sync_firewall(self, resync: bool) -> None:  # noqa: FBT001 - the Runner's shape of a job
+        assert self._around.firewall is not None
+        await self._around.firewall.sync(resync=resync)
+        if resync:
+            give_back()
+        self._tell_ready()
 
     def _missing(self) -> str:
         if self._footing.gap:
@@ -235,10 +232,13 @@ class Agent:
             log.info("subnet file written", path=self._around.subnet_file, lease=own.record.key)
         self._status.published = own.lease.subnets
 
-    def _became_ready(self, own: OwnLease) -> None:
-        if not self._up.is_set():
-            self._up.set()
-            self._status.notifier.ready(f"lease {own.record.key}, {self._overlay.peers} peers")
+    def _tell_ready(self) -> None:
+        """Once, when overlay and firewall are both in the kernel."""
+        own, firewall = self._tenancy.own, self._around.firewall
+        if own is None or not self._convergence.reached or self._up.is_set() or (firewall and not firewall.in_kernel):
+            return
+        self._up.set()
+        self._status.notifier.ready(f"lease {own.record.key}, {self._overlay.peers} peers")
 
     # What we tell
 
@@ -249,7 +249,7 @@ class Agent:
         held, reached = self._healing.held, self._convergence.reached
         return Roster(own.record.key, self._footing.node, self._snapshot, self._overlay, held, reached)
 
-    def _note(self, started: float, applied: Delta[Key, Object], error: BaseException | None) -> None:
+    def _note(self, started: float, applied: Delta[Key, Object], error: Exception | None) -> None:
         took_ms = round((time.monotonic() - started) * 1000)
         self._status.reconciled(LastReconcile(time.time(), took_ms, len(applied), str(error) if error else None))
         self._status.findings = self._healing.tell(self._overlay.objects)

@@ -5,20 +5,21 @@ import random
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from controlloop.command import NOT_INSTALLED, CommandError
 from controlloop.errors import OperatorError, UnavailableError
 from controlloop.etcd import Etcd
 from controlloop.etcd_access import Login, TlsFiles
+from controlloop.family import Family
 from controlloop.health import HealthServer, TcpAddress, metrics_answer
-from controlloop.kubernetes.client import ApiClient
-from controlloop.kubernetes.kubeconfig import load_access
+from controlloop.iptables.kernel import Variant, detect_variant
 from controlloop.logs import Log
 from controlloop.reconcile import reconcile
 from controlloop.runner import Backoff
 from controlloop.runtime import only_one, runtime_directory
 from netagent import subnet_file
-from netagent.agent import Agent, Surroundings
+from netagent.agent import RESYNC_S, Agent, Surroundings
 from netagent.backends.backend import Node
 from netagent.backends.vxlan import Vxlan
 from netagent.config import EtcdSettings, KubernetesSettings, Settings
@@ -32,10 +33,8 @@ from netagent.offload import ChecksumsOff
 from netagent.probing.prober import Prober
 from netagent.status import Status
 from netagent.survey import survey
-from subnet_alloc.annotations import Annotations
 from subnet_alloc.codec import parse_config
 from subnet_alloc.etcd import EtcdRegistry
-from subnet_alloc.kubernetes import KubernetesLessor, KubernetesRegistry
 from subnet_alloc.lessor import Lessor, RegistryLessor
 from subnet_alloc.model import NetworkConfig
 from subnet_alloc.registry import Leases
@@ -45,13 +44,19 @@ log = Log("netagent")
 SOCKET = "netagent.sock"
 
 
+class Connection(Protocol):
+    def unheard_s(self) -> float: ...
+
+    async def close(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Store:
     """Where leases are kept."""
 
     leases: Leases
     lessor: Lessor
-    connection: Etcd | ApiClient
+    connection: Connection
 
 
 async def serve(settings: Settings) -> None:
@@ -83,6 +88,12 @@ def etcd_store(settings: Settings) -> Store:
 
 
 def kubernetes_store(settings: Settings, flags: KubernetesSettings) -> Store:
+    # An agent on etcd does without the memory that these take.
+    from controlloop.kubernetes.client import ApiClient  # noqa: PLC0415
+    from controlloop.kubernetes.kubeconfig import load_access  # noqa: PLC0415
+    from subnet_alloc.annotations import Annotations  # noqa: PLC0415
+    from subnet_alloc.kubernetes import KubernetesLessor, KubernetesRegistry  # noqa: PLC0415
+
     client = ApiClient(load_access(flags.kubeconfig_file, flags.api_url))
     annotations = Annotations.parse(flags.annotation_prefix)
     registry = KubernetesRegistry(client, annotations, settings.node_name, Path(flags.net_config_path))
@@ -124,7 +135,7 @@ async def work(settings: Settings, store: Store, status: Status) -> None:
                 survey=partial(survey, staying_on(node, settings), config),
                 monitor=monitor,
                 firewall=firewall,
-                firewall_resync_s=0 if config.enable_nftables else settings.firewall.resync_s,
+                firewall_resync_s=await firewall_resync_s(settings, config),
                 reconnect=store.connection.close,
                 settle=ChecksumsOff(status.devices if settings.tx_checksum_off else ()).settle,
             ),
@@ -134,6 +145,17 @@ async def work(settings: Settings, store: Store, status: Status) -> None:
         firewall.close()
         monitor.close()
         kernel.close()
+
+
+async def firewall_resync_s(settings: Settings, config: NetworkConfig) -> float:
+    """--iptables-resync is for legacy iptables alone: of all other rules the kernel tells when they change."""
+    if config.enable_nftables:
+        return RESYNC_S
+    try:
+        is_legacy = await detect_variant(Family.V4) is Variant.LEGACY
+    except CommandError:
+        return RESYNC_S  # the firewall itself says what is missing
+    return settings.firewall.resync_s if is_legacy else RESYNC_S
 
 
 def policy(settings: Settings, config: NetworkConfig, node: Node) -> Policy:
