@@ -205,7 +205,7 @@ class Agent:
     async def _sync_firewall(self, resync: bool) -> None:  # noqa: FBT001 - the Runner's shape of a job
         assert self._around.firewall is not None
         await self._around.firewall.sync(resync=resync)
-        if resync:
+        if resync or not self._up.is_set():  # the first one looks at everything, too
             give_back()
         self._tell_ready()
 
