@@ -77,7 +77,9 @@ def _cluster_ips(spec: ServiceSpec) -> tuple[str, ...]:
 
 
 def _addresses(spec: ServiceSpec) -> tuple[IPAddress, ...]:
-    parsed = (parse_address("spec.clusterIPs", text) for text in _cluster_ips(spec))
+    # The error names the field that was written.
+    field = "spec.clusterIPs" if any(spec.cluster_ips or ()) else "spec.clusterIP"
+    parsed = (parse_address(field, text) for text in _cluster_ips(spec))
     return tuple(dict.fromkeys(parsed))
 
 

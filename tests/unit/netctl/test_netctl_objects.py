@@ -55,9 +55,13 @@ def refusal(tmp_path, text):
             yaml.safe_dump(make_service(cluster_ips=["10.96.0.999"])),
             "Service default/web: spec.clusterIPs: 10",
         ),
+        (
+            "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {clusterIP: 10.96.0.300, ports: [{port: 80}]}\n",
+            "Service default/web: spec.clusterIP: 10.96.0.300 is not an IP address",
+        ),
         (yaml.safe_dump(make_endpoint_slice(endpoints=["10.244.1"])), "EndpointSlice default/web-1: "),
     ],
-    ids=["yaml", "list", "nameless", "twice", "port", "address", "endpoint"],
+    ids=["yaml", "list", "nameless", "twice", "port", "addresses", "address", "endpoint"],
 )
 def test_the_first_thing_that_makes_no_sense_is_named_with_its_place(tmp_path, text, words):
     assert refusal(tmp_path, text).startswith(words)
