@@ -56,7 +56,7 @@ def refusal(tmp_path, text):
             "Service default/web: spec.clusterIPs: 10",
         ),
         (
-            '{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {"clusterIP": "10.96.0.300"}}',
+            '{"apiVersion":"v1", "kind": "Service", "metadata": {"name":"web"}, "spec": {"clusterIP": "10.96.0.300"}}',
             "Service default/web: spec.clusterIP: 10.96.0.300 is not an IP address",
         ),
         (yaml.safe_dump(make_endpoint_slice(endpoints=["10.244.1"])), "EndpointSlice default/web-1: "),
