@@ -5,13 +5,14 @@ from typing import Protocol, TypeVar
 
 from controlloop.delta import Delta
 from proxy.frontends import Frontend, ServiceName
+from proxy.node import Surroundings
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
 class Planner(Protocol[K, V]):
-    """Pure: from frontends to kernel objects, incrementally."""
+    """Pure: from frontends to kernel objects of one family, incrementally. Made with `Surroundings`."""
 
     @property
     def objects(self) -> Mapping[K, V]:
@@ -20,4 +21,8 @@ class Planner(Protocol[K, V]):
 
     def replace(self, service: ServiceName, frontends: Sequence[Frontend], delta: Delta[K, V]) -> None:
         """Let these be all frontends of a Service from now on; record in `delta` which objects that changes."""
+        ...
+
+    def settle(self, surroundings: Surroundings, delta: Delta[K, V]) -> None:
+        """The node's surroundings are different from now on; record in `delta` which objects that changes."""
         ...

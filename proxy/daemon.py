@@ -24,6 +24,7 @@ from proxy.iptables.desired import IptablesPlanner
 from proxy.iptables.kernel import IptablesBackend
 from proxy.nftables.desired import NftablesPlanner
 from proxy.nftables.kernel import NftablesBackend
+from proxy.node import Surroundings
 from proxy.sources import Source
 from proxy.sources.etcd import EtcdSource
 from proxy.sources.files import FilesSource
@@ -47,12 +48,12 @@ def engines(settings: Settings) -> list[ServiceSync[Any, Any]]:
     """One engine for each family, in the mode that was asked for. `Any`: the two modes have objects of their own."""
     made: list[ServiceSync[Any, Any]] = []
     for family in families():
-        cidr = settings.cluster_cidrs.get(family)
+        surroundings = Surroundings(family, pods=settings.cluster_cidrs.get(family))
         name = f"{settings.mode.value}-{family.nft}"
         if settings.mode is ProxyMode.NFTABLES:
-            made.append(ServiceSync(name, NftablesPlanner(family, cidr), NftablesBackend(family)))
+            made.append(ServiceSync(name, NftablesPlanner(surroundings), NftablesBackend(family)))
         else:
-            made.append(ServiceSync(name, IptablesPlanner(family, cidr), IptablesBackend(family)))
+            made.append(ServiceSync(name, IptablesPlanner(surroundings), IptablesBackend(family)))
     return made
 
 

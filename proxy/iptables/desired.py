@@ -16,6 +16,7 @@ from controlloop.iptables.chains import Key, Rules
 from proxy.frontends import Balance, Frontend, ServiceName, ServicePortName
 from proxy.iptables.chains import PREFIX, hashed
 from proxy.iptables.tree import Root, Tree
+from proxy.node import PodDetector, Surroundings
 
 SERVICES = Root("nat", f"{PREFIX}SERVICES")
 REJECT = Root("filter", f"{PREFIX}REJECT")
@@ -53,17 +54,20 @@ Leaf = tuple[Root, str]
 class IptablesPlanner:
     """Planner of one family. Frontends of the other one are none of its business.
 
-    `cluster_cidr` holds the pods: connections from elsewhere are masqueraded. None: no connection is, but hairpin.
+    Connections from elsewhere than pods are masqueraded; when nobody can tell who is one, only hairpin is.
     """
 
-    def __init__(self, family: Family, cluster_cidr: IPNetwork | None) -> None:
-        self._family = family
+    def __init__(self, surroundings: Surroundings) -> None:
+        self._family = family = surroundings.family
         self._chains: Ledger[ServiceName, Key, Rules] = Ledger()
         self._leaves: Ledger[ServiceName, Leaf, int] = Ledger()
         self._trees = {root: Tree(family, root) for root in (SERVICES, REJECT, HAIRPIN)}
         icmp = "icmp" if family is Family.V4 else "icmp6"
         self._reject = f"REJECT --reject-with {icmp}-port-unreachable"
-        self._first_rule = _mark_unless_from(cluster_cidr)
+        self._first_rule = _mark_unless_from(surroundings.pods)
+
+    def settle(self, surroundings: Surroundings, delta: Delta[Key, Rules]) -> None:
+        raise NotImplementedError
 
     @property
     def objects(self) -> Mapping[Key, Rules]:
@@ -136,9 +140,9 @@ def _comment(name: ServicePortName) -> str:
     return f' -m comment --comment "{text}"' if _PLAIN_NAME.fullmatch(text) else ""
 
 
-def _mark_unless_from(cidr: IPNetwork | None) -> Rules:
+def _mark_unless_from(cidr: PodDetector) -> Rules:
     """iptables-nft cannot write `! -s 0.0.0.0/0`, which nothing matches."""
-    if cidr is None or not cidr.prefixlen:
+    if not isinstance(cidr, IPNetwork) or not cidr.prefixlen:
         return ()
     pods = network(Family.of(cidr), int(cidr.network_address), cidr.prefixlen)
     return (f"! -s {pods} -j MARK --set-xmark {_BIT}/{_BIT}",)

@@ -25,6 +25,7 @@ from controlloop.delta import Delta, Ledger
 from controlloop.family import Family, IPNetwork
 from controlloop.nft.state import Chain, Container, Hook, Key, Rule, Value, labelled
 from proxy.frontends import Balance, Frontend, Protocol, ServiceName
+from proxy.node import PodDetector, Surroundings
 
 # The table itself owns the constant part in the ledger.
 THE_TABLE = None
@@ -38,11 +39,14 @@ DSTNAT, FILTER, SRCNAT = -100, 0, 100
 class NftablesPlanner:
     """Keeps the desired state of one family's table; replacing one Service costs what that Service has."""
 
-    def __init__(self, family: Family, cluster_cidr: IPNetwork | None) -> None:
-        """Plan for one family. Without a cluster CIDR nobody can tell who is a pod: only hairpin is masqueraded."""
-        self.family = family
+    def __init__(self, surroundings: Surroundings) -> None:
+        """Plan for one family. When nobody can tell who is a pod, only hairpin is masqueraded."""
+        self.family = surroundings.family
         self._ledger: Ledger[ServiceName | None, Key, Value] = Ledger()
-        self._ledger.replace(THE_TABLE, dict(constant_objects(family, cluster_cidr)), Delta())
+        self.settle(surroundings, Delta())
+
+    def settle(self, surroundings: Surroundings, delta: Delta[Key, Value]) -> None:
+        self._ledger.replace(THE_TABLE, dict(constant_objects(surroundings)), delta)
 
     @property
     def objects(self) -> Mapping[Key, Value]:
@@ -56,7 +60,8 @@ class NftablesPlanner:
         self._ledger.replace(service, wanted, delta)
 
 
-def constant_objects(family: Family, cluster_cidr: IPNetwork | None) -> Iterator[tuple[Key, Value]]:
+def constant_objects(surroundings: Surroundings) -> Iterator[tuple[Key, Value]]:
+    family = surroundings.family
     for name, container in containers(family):
         yield Key("container", name), container
     ip = family.nft
@@ -69,7 +74,7 @@ def constant_objects(family: Family, cluster_cidr: IPNetwork | None) -> Iterator
     yield chain("output", Hook("nat", "output", DSTNAT), to_services)
     yield chain("filter-forward", Hook("filter", "forward", FILTER), refuse)
     yield chain("filter-output", Hook("filter", "output", FILTER), refuse)
-    yield chain("postrouting", Hook("nat", "postrouting", SRCNAT), *masquerading(ip, cluster_cidr))
+    yield chain("postrouting", Hook("nat", "postrouting", SRCNAT), *masquerading(ip, surroundings.pods))
 
 
 def containers(family: Family) -> Iterator[tuple[str, Container]]:
@@ -91,15 +96,15 @@ def endpoint_map(protocol: Protocol) -> str:
     return f"{protocol.value}-endpoints"
 
 
-def masquerading(ip: str, cluster_cidr: IPNetwork | None) -> Iterator[Rule]:
+def masquerading(ip: str, pods: PodDetector) -> Iterator[Rule]:
     yield labelled(
         "an endpoint calls itself: it must see another address than its own",
         f"ct status dnat {ip} saddr . {ip} daddr @hairpin masquerade fully-random",
     )
-    if cluster_cidr is not None:
+    if isinstance(pods, IPNetwork):
         yield labelled(
             "not a pod: the answer must come back through this node",
-            f"ct status dnat {ip} saddr != {cluster_cidr} ct original {ip} daddr @cluster-ips masquerade fully-random",
+            f"ct status dnat {ip} saddr != {pods} ct original {ip} daddr @cluster-ips masquerade fully-random",
         )
 
 

@@ -21,6 +21,7 @@ from lab.enter import opened_up
 from proxy.frontends import Balance, Endpoint, Frontend, Protocol, ServiceName, ServicePortName
 from proxy.iptables.desired import IptablesPlanner
 from proxy.iptables.kernel import IptablesBackend
+from proxy.node import Surroundings
 
 pytestmark = pytest.mark.usefixtures("netns")
 
@@ -78,7 +79,7 @@ def mixed(family):
 @pytest.fixture
 def planner(family):
     """Enough services for a tree of several levels in both tables."""
-    made = IptablesPlanner(family, PODS[family])
+    made = IptablesPlanner(Surroundings(family, pods=PODS[family]))
     made.replace(WEB, mixed(family), Delta())
     for number in range(60):
         service = ServiceName("default", f"s{number}")
@@ -155,7 +156,7 @@ async def test_without_services_only_the_constant_chains_are_left(planner, backe
     for service in [WEB, *(ServiceName("default", f"s{number}") for number in range(60))]:
         planner.replace(service, [], delta)
     await backend.apply(delta)
-    assert await backend.dump() == dict(IptablesPlanner(family, PODS[family]).objects)
+    assert await backend.dump() == dict(IptablesPlanner(Surroundings(family, pods=PODS[family])).objects)
 
 
 async def test_rules_of_others_stay_as_they_are(planner, backend, iptables):
@@ -239,7 +240,7 @@ from proxy.iptables.kernel import IptablesBackend
 
 async def main():
     backend = IptablesBackend(Family.V4, Variant(sys.argv[1]))
-    planner = IptablesPlanner(Family.V4, None)
+    planner = IptablesPlanner(Surroundings(Family.V4))
     assert (await reconcile(lambda: planner.objects, backend)).delta
     await backend.cleanup()
     assert not await backend.dump()
@@ -336,7 +337,7 @@ def node(family):
 
 
 async def programmed(backend, family, *frontends):
-    planner = IptablesPlanner(family, PODS[family])
+    planner = IptablesPlanner(Surroundings(family, pods=PODS[family]))
     planner.replace(WEB, frontends, Delta())
     await reconcile(lambda: planner.objects, backend)
     return planner

@@ -12,6 +12,7 @@ from controlloop.reconcile import reconcile
 from proxy.frontends import Balance, Endpoint, Frontend, Protocol, ServiceName, ServicePortName
 from proxy.nftables.desired import NftablesPlanner
 from proxy.nftables.kernel import NftablesBackend
+from proxy.node import Surroundings
 
 pytestmark = pytest.mark.usefixtures("netns")
 
@@ -44,7 +45,7 @@ def backend(family):
 @pytest.fixture
 def planner(family):
     cidr = {Family.V4: ip_network("10.244.0.0/16"), Family.V6: ip_network("fd00:244::/32")}[family]
-    made = NftablesPlanner(family, cidr)
+    made = NftablesPlanner(Surroundings(family, pods=cidr))
     mixed = [
         frontend(family, 3),
         frontend(family, 2, Balance.ROUND_ROBIN, port=81),

@@ -14,6 +14,7 @@ from controlloop.iptables.transaction import render
 from proxy.frontends import Balance, Endpoint, Frontend, Protocol, ServiceName, ServicePortName
 from proxy.iptables.chains import MAX_NAME, OURS
 from proxy.iptables.desired import CONSTANT, IptablesPlanner, probability
+from proxy.node import Surroundings
 
 GOLDEN = Path(__file__).parents[3] / "golden"
 PODS = ip_network("10.244.0.0/16")
@@ -40,7 +41,7 @@ def frontend(
 
 
 def planned(*frontends, family=Family.V4, cidr=PODS):
-    planner = IptablesPlanner(family, cidr)
+    planner = IptablesPlanner(Surroundings(family, pods=cidr))
     for service in dict.fromkeys(one.name.service for one in frontends):
         planner.replace(service, [one for one in frontends if one.name.service == service], Delta())
     return planner.objects
@@ -70,7 +71,7 @@ def test_two_services_as_a_whole_ruleset():
 
 def test_without_services_there_are_the_constant_rules_and_three_empty_trees():
     empty = {("nat", "NETPROXY-SERVICES"): (), ("nat", "NETPROXY-HAIRPIN"): (), ("filter", "NETPROXY-REJECT"): ()}
-    assert IptablesPlanner(Family.V4, None).objects == {**CONSTANT, **empty}
+    assert IptablesPlanner(Surroundings(Family.V4)).objects == {**CONSTANT, **empty}
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,10 @@ def test_ipv6_takes_the_same_path():
 
 
 def test_a_frontend_of_the_other_family_is_left_out():
-    assert planned(frontend(address="fd00::1", endpoints=("fd00:1::2",))) == IptablesPlanner(Family.V4, PODS).objects
+    assert (
+        planned(frontend(address="fd00::1", endpoints=("fd00:1::2",)))
+        == IptablesPlanner(Surroundings(Family.V4, pods=PODS)).objects
+    )
 
 
 @pytest.mark.parametrize(
@@ -155,7 +159,7 @@ def test_addresses_are_written_as_iptables_prints_them(address):
 
 
 def test_a_changed_endpoint_changes_one_chain():
-    planner = IptablesPlanner(Family.V4, PODS)
+    planner = IptablesPlanner(Surroundings(Family.V4, pods=PODS))
     planner.replace(WEB, [frontend(endpoints=("10.244.1.2", "10.244.1.3"))], Delta())
     planner.replace(DNS, [frontend(DNS, "dns", "10.96.0.10")], Delta())
     delta = Delta()
@@ -165,7 +169,7 @@ def test_a_changed_endpoint_changes_one_chain():
 
 
 def test_a_frontend_that_loses_its_last_endpoint_is_rejected():
-    planner = IptablesPlanner(Family.V4, PODS)
+    planner = IptablesPlanner(Surroundings(Family.V4, pods=PODS))
     planner.replace(WEB, [frontend()], Delta())
     planner.replace(WEB, [frontend(endpoints=())], Delta())
     assert not service_chains(planner.objects)
@@ -174,7 +178,7 @@ def test_a_frontend_that_loses_its_last_endpoint_is_rejected():
 
 
 def test_a_pod_behind_two_services_keeps_its_hairpin_until_both_let_go():
-    planner = IptablesPlanner(Family.V4, PODS)
+    planner = IptablesPlanner(Surroundings(Family.V4, pods=PODS))
     pod = endpoint("10.244.1.2", is_local=True)
     planner.replace(WEB, [frontend(endpoints=(pod,))], Delta())
     planner.replace(DNS, [frontend(DNS, "dns", "10.96.0.10", endpoints=(pod,))], Delta())
@@ -186,7 +190,7 @@ def test_a_pod_behind_two_services_keeps_its_hairpin_until_both_let_go():
 
 def test_an_address_may_move_to_another_service_in_either_order():
     """In one batch the new owner may come before the old one goes."""
-    planner = IptablesPlanner(Family.V4, PODS)
+    planner = IptablesPlanner(Surroundings(Family.V4, pods=PODS))
     planner.replace(WEB, [frontend()], Delta())
     planner.replace(DNS, [frontend(DNS)], Delta())
     planner.replace(WEB, [], Delta())
@@ -225,7 +229,7 @@ def named(service, batch):
 @given(batches, st.integers(1, 3))
 def test_the_deltas_add_up_to_the_state_and_load(history, services):
     """Whatever changes in whatever order: every delta, as iptables-restore input, leads to exactly what is planned."""
-    planner = IptablesPlanner(Family.V4, PODS)
+    planner = IptablesPlanner(Surroundings(Family.V4, pods=PODS))
     ruleset, state = Ruleset(), {}
     start = diff(planner.objects, state)
     start.apply_to(state)

@@ -7,6 +7,7 @@ from controlloop.family import Family
 from controlloop.nft.state import Key
 from proxy.frontends import Balance, Endpoint, Frontend, Protocol, ServiceName, ServicePortName
 from proxy.nftables.desired import NftablesPlanner
+from proxy.node import Surroundings
 
 CIDR = ip_network("10.244.0.0/16")
 
@@ -18,7 +19,7 @@ def frontend(*endpoints, address="10.96.0.1", port=80, name="web", balance=Balan
 
 
 def planned(*frontends, family=Family.V4, cidr=CIDR):
-    planner = NftablesPlanner(family, cidr)
+    planner = NftablesPlanner(Surroundings(family, pods=cidr))
     delta = Delta()
     planner.replace(ServiceName("default", "web"), frontends, delta)
     return planner, delta
@@ -67,7 +68,7 @@ def test_only_local_endpoints_can_call_themselves_here():
 
 
 def test_the_number_of_rules_does_not_depend_on_the_number_of_services():
-    planner = NftablesPlanner(Family.V4, CIDR)
+    planner = NftablesPlanner(Surroundings(Family.V4, pods=CIDR))
     for number in range(200):
         service = ServiceName("default", f"s{number}")
         planner.replace(service, [frontend("10.244.1.2", address=f"10.96.1.{number}", name=service.name)], Delta())
@@ -78,7 +79,7 @@ def test_a_removed_service_leaves_nothing():
     planner, delta = planned(frontend("10.244.1.2"), frontend(port=81))
     planner.replace(ServiceName("default", "web"), [], delta)
     assert not delta
-    assert planner.objects == NftablesPlanner(Family.V4, CIDR).objects
+    assert planner.objects == NftablesPlanner(Surroundings(Family.V4, pods=CIDR)).objects
 
 
 def test_frontends_of_the_other_family_are_left_to_their_own_table():
