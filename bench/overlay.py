@@ -25,10 +25,10 @@ from pathlib import Path
 from controlloop.etcd import Etcd
 from controlloop.family import Family
 from lab.etcd import EtcdServer
+from netagent.instance import FIRST
 from netagent.links import index_of
 from netagent.messages import dump_fdb, dump_routes
 from netagent.netlink import Channel
-from netagent.state import PROTOCOL
 
 ROOT = Path(__file__).resolve().parents[1]
 CLONE_NEWNET = 0x40000000
@@ -184,7 +184,7 @@ class Agent:
 def programmed(channel: Channel) -> tuple[int, int]:
     """Routes and FDB entries in the kernel."""
     index = index_of("flannel.1")
-    return len(channel.dump(dump_routes(Family.V4, PROTOCOL))), len(channel.dump(dump_fdb(index)))
+    return len(channel.dump(dump_routes(Family.V4, FIRST.protocol))), len(channel.dump(dump_fdb(index)))
 
 
 def until(condition: Callable[[], bool], within_s: float = 60.0) -> None:

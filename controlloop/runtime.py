@@ -21,9 +21,9 @@ def runtime_directory() -> Path:
 
 
 @contextmanager
-def only_one(program: str) -> Iterator[None]:
+def only_one(program: str, advice: str = "") -> Iterator[None]:
     """Hold this program's place on the node. OperatorError when another one has it: two writers would undo each
-    other, and the second would take the first one's status socket.
+    other, and the second would take the first one's status socket. `advice`: for who wants both.
     """
     path = runtime_directory() / f"{program}.lock"
     try:
@@ -35,5 +35,5 @@ def only_one(program: str) -> Iterator[None]:
         try:
             fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise OperatorError(f"{path}: another {program} runs here") from None
+            raise OperatorError(f"{path}: another {program} runs here{advice}") from None
         yield

@@ -105,7 +105,11 @@ class Agent:
         around = self._around
         if around.monitor:
             judge = Judge(
-                lambda: self._overlay.objects, self._footing.interfaces, decode_link, dict(socket.if_nameindex())
+                lambda: self._overlay.objects,
+                self._footing.interfaces,
+                decode_link,
+                dict(socket.if_nameindex()),
+                around.node.instance.protocol,
             )
             around.monitor.start(judge, self._healing.heard)
         if around.firewall:

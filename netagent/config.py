@@ -10,7 +10,8 @@ from ipaddress import ip_address, ip_network
 
 from controlloop.family import Family, IPAddress, IPNetwork
 from controlloop.goflags import FlagValues, Given, parse_flags
-from netagent.flags import GROUPS, PREFIX
+from netagent.flags import GROUPS, PREFIX, SUBNET_FILE
+from netagent.instance import LIMIT, Instance
 
 MINUTES_PER_DAY = 1440
 MAX_RESYNC_S = 86_400
@@ -77,6 +78,7 @@ class Settings:
     interface: InterfaceChoice
     firewall: FirewallSettings
     subnet_file: str
+    instance: Instance
     renew_margin_s: int
     service_cidrs: tuple[IPNetwork, ...]
     tx_checksum_off: bool
@@ -107,6 +109,7 @@ def settings_from(values: FlagValues, default_node_name: str) -> Settings:
         interface=interface_choice(values),
         firewall=firewall_settings(values),
         subnet_file=parse_file(values.one("subnet-file")),
+        instance=instance_of(values),
         renew_margin_s=60 * values.number("subnet-lease-renew-margin", 1, MINUTES_PER_DAY - 1),
         service_cidrs=parse_networks(values.many("service-cidr")),
         tx_checksum_off=values.is_on("tx-checksum-off"),
@@ -116,6 +119,14 @@ def settings_from(values: FlagValues, default_node_name: str) -> Settings:
         debug=values.number("v", -(2**31), 2**31 - 1) >= DEBUG_LEVEL,
         ignored={name: text for name in ("vmodule", "log_backtrace_at") if (text := values.text(name))},
     )
+
+
+def instance_of(values: FlagValues) -> Instance:
+    """CNI plugins read the subnet file: each overlay needs one of its own."""
+    instance = Instance(values.number("instance", 0, LIMIT))
+    if instance.number and values.text("subnet-file") == SUBNET_FILE:
+        raise values.one("instance").refused("needs a --subnet-file of its own")
+    return instance
 
 
 def etcd_settings(values: FlagValues) -> EtcdSettings:

@@ -41,8 +41,6 @@ from subnet_alloc.registry import Leases
 
 log = Log("netagent")
 
-SOCKET = "netagent.sock"
-
 
 class Connection(Protocol):
     def unheard_s(self) -> float: ...
@@ -61,7 +59,7 @@ class Store:
 
 async def serve(settings: Settings) -> None:
     """Run until cancelled. Nothing is taken back at the end: pods keep their network while we are away."""
-    with only_one("netagent"):
+    with only_one(settings.instance.program, "; one for another overlay needs an --instance of its own"):
         status = Status(settings.node_name)
         store = open_store(settings)
         status.unheard_s = store.connection.unheard_s
@@ -104,7 +102,7 @@ def kubernetes_store(settings: Settings, flags: KubernetesSettings) -> Store:
 def health_server(settings: Settings, status: Status) -> HealthServer:
     routes = {**status.routes(), "/metrics": lambda: metrics_answer(families(status))}
     tcp = TcpAddress(str(settings.healthz_ip), settings.healthz_port, "--healthz-ip") if settings.healthz_port else None
-    return HealthServer(runtime_directory() / SOCKET, routes, tcp)
+    return HealthServer(runtime_directory() / f"{settings.instance.program}.sock", routes, tcp)
 
 
 def connect(etcd: EtcdSettings) -> Etcd:
@@ -118,7 +116,7 @@ async def work(settings: Settings, store: Store, status: Status) -> None:
     settings = await with_wanted_public_ip(settings, store.lessor, status)
     node = await survey(settings, config)
     status.devices = node.backend.devices(node.underlay)
-    kernel = OverlayKernel()
+    kernel = OverlayKernel(settings.instance, status.devices)
     monitor = Monitor(ignore_port=kernel.port)
     firewall = Firewall(policy(settings, config, node))
     log.info("starting", node=node.name, underlay=next(iter(node.underlay.values())), devices=" ".join(status.devices))
@@ -161,7 +159,8 @@ async def firewall_resync_s(settings: Settings, config: NetworkConfig) -> float:
 def policy(settings: Settings, config: NetworkConfig, node: Node) -> Policy:
     backend = node.backend
     tunnel = Tunnel(backend.port, backend.vni) if isinstance(backend, Vxlan) else None
-    return Policy(settings.firewall, Mode.NFTABLES if config.enable_nftables else Mode.IPTABLES, tunnel)
+    mode = Mode.NFTABLES if config.enable_nftables else Mode.IPTABLES
+    return Policy(settings.firewall, mode, tunnel, settings.instance)
 
 
 def staying_on(node: Node, settings: Settings) -> Settings:
@@ -210,10 +209,10 @@ async def wait_for_config(registry: Leases, key: str, status: Status) -> Network
 
 async def cleanup(settings: Settings) -> None:
     """Remove what is ours from the kernel, and the subnet file. Needs no etcd, and may be repeated."""
-    kernel = OverlayKernel()
+    kernel = OverlayKernel(settings.instance)
     try:
         await reconcile(dict, kernel)
-        await Firewall(Policy(settings.firewall, Mode.IPTABLES, None)).cleanup()
+        await Firewall(Policy(settings.firewall, Mode.IPTABLES, None, settings.instance)).cleanup()
     except CommandError as error:
         # With a program that is not installed nothing was written.
         if error.returncode != NOT_INSTALLED:

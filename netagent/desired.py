@@ -5,12 +5,14 @@ the same path; only `Family` differs.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from ipaddress import ip_network
 
 from controlloop.errors import Skipped
 from controlloop.family import Family
 from netagent.backends.backend import Node
-from netagent.state import Key, Object, OverlayState
+from netagent.instance import FIRST, Instance
+from netagent.state import Key, Link, Object, OverlayState, Route
 from netagent.trust import Ground, objection
 from subnet_alloc.model import Lease, LeaseAttrs
 
@@ -34,7 +36,7 @@ def lease_attrs(node: Node) -> LeaseAttrs:
 
 
 def own_state(node: Node, lease: Lease) -> OverlayState:
-    return keyed(node.backend.own_objects(node, lease))
+    return marked(node.backend.own_objects(node, lease), node.instance)
 
 
 def grounds(node: Node, own: Lease) -> Grounds:
@@ -63,10 +65,19 @@ def peer_state(name: str, peer: Lease, node: Node, grounds: Grounds) -> OverlayS
         if why := objection(peer.subnets[family], peer.attrs.public_ip.get(family), None, grounds[family]):
             return Skipped(name, why)
     try:
-        return keyed(node.backend.peer_objects(node, peer, families))
+        return marked(node.backend.peer_objects(node, peer, families), node.instance)
     except ValueError as error:
         return Skipped(name, str(error))
 
 
-def keyed(objects: Iterable[Object]) -> dict[Key, Object]:
+def marked(objects: Iterable[Object], instance: Instance) -> dict[Key, Object]:
+    """As this instance's own. Backends make the first one's, so that most nodes need no second look at thousands."""
+    if instance != FIRST:
+        objects = (with_mark(each, instance) for each in objects)
     return {each.key: each for each in objects}
+
+
+def with_mark(one: Object, instance: Instance) -> Object:
+    if isinstance(one, Link):
+        return replace(one, alias=instance.alias)
+    return replace(one, protocol=instance.protocol) if isinstance(one, Route) else one

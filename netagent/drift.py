@@ -7,6 +7,7 @@ is theirs, falls out by itself. A message of others is looked at no further than
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
+from netagent.instance import FIRST
 from netagent.messages import (
     AF_BRIDGE,
     IFADDRMSG,
@@ -32,7 +33,7 @@ from netagent.messages import (
     decode_route,
     integer,
 )
-from netagent.state import PROTOCOL, FdbEntry, Key, Neighbor, Object, OverlayState
+from netagent.state import FdbEntry, Key, Neighbor, Object, OverlayState
 
 RTM_DELLINK = 17
 IFF_UP = 1
@@ -65,8 +66,12 @@ class Judge:
         underlay: Callable[[], Collection[str]],
         decode_link: DecodeLink,
         names: Mapping[int, str],
+        protocol: int = FIRST.protocol,
     ) -> None:
-        """`names`: all interfaces by index as they are now; later ones are learned from what is judged."""
+        """`names`: all interfaces by index as they are now; later ones are learned from what is judged. `protocol`
+        marks our routes.
+        """
+        self._protocol = protocol
         self._desired = desired
         self._underlay = underlay
         self._decode_link = decode_link
@@ -151,9 +156,9 @@ class Judge:
             return Drift(route.key) if desired is not None else None
         if route == desired:
             return Drift(route.key, settled=True)
-        if desired is None and protocol != PROTOCOL:
+        if desired is None and protocol != self._protocol:
             return None
-        return Drift(route.key, route) if protocol == PROTOCOL else Drift(route.key, everything=True)
+        return Drift(route.key, route) if protocol == self._protocol else Drift(route.key, everything=True)
 
     def _neighbor(self, message: Message) -> Drift | None:
         af, index, _, _, _ = NDMSG.unpack_from(message.payload)

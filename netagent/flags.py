@@ -1,8 +1,11 @@
 """The flags of netagent: flanneld's, with its names and defaults, and ours beside them."""
 
 from controlloop.goflags import Flag, Group, repeated, switch
+from netagent.instance import LIMIT
 
 PREFIX = "FLANNELD_"
+
+SUBNET_FILE = "/run/flannel/subnet.env"
 
 ETCD: Group = (
     "etcd",
@@ -46,7 +49,8 @@ LEASE: Group = (
     "lease and node",
     (
         Flag("node-name", "NAME", "", "default: NODE_NAME, else the host's name"),
-        Flag("subnet-file", "FILE", "/run/flannel/subnet.env", "what CNI plugins read"),
+        Flag("instance", "NUMBER", "0", f"up to {LIMIT}: for an agent beside others, one for each overlay of the node"),
+        Flag("subnet-file", "FILE", SUBNET_FILE, "what CNI plugins read"),
         Flag("subnet-lease-renew-margin", "MINUTES", "60", "renew at the latest so long before the end"),
     ),
 )

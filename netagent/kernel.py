@@ -1,8 +1,8 @@
 """The overlay in the kernel: reads and changes what is ours and nothing else.
 
-Ours are the devices that we marked (state.ALIAS) or flanneld named, of any backend, what stands on them, and the routes
-with our protocol number. Devices go through `links`, WireGuard's peers through `wireguard`; all else, where thousands
-come at once, through `netlink`.
+Ours are the devices that we marked or flanneld named, of any backend, what stands on them, and the routes with our
+protocol number (netagent.instance). Devices go through `links`, WireGuard's peers through `wireguard`; all else, where
+thousands come at once, through `netlink`.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from controlloop.command import CommandError
 from controlloop.delta import Delta
 from controlloop.family import Family
 from netagent.diff import Operation, Verb, plan, rank
+from netagent.instance import FIRST, Instance
 from netagent.links import FLANNELD_NAMES, change_link, decode_link, index_of, is_ours
 from netagent.messages import (
     Names,
@@ -34,7 +35,6 @@ from netagent.messages import (
 from netagent.netlink import Channel, Refusal
 from netagent.state import (
     IPIP_DEVICE,
-    PROTOCOL,
     PROTOCOL_BOOT,
     Key,
     Link,
@@ -77,7 +77,10 @@ class OverlayError(OSError):
 class OverlayKernel:
     """A controlloop.reconcile.Kernel for the network namespace it is made in."""
 
-    def __init__(self) -> None:
+    def __init__(self, instance: Instance = FIRST, devices: Collection[str] = ()) -> None:
+        """`devices`: the names of those that its backend wants."""
+        self._instance = instance
+        self._devices = devices
         self._channel = Channel()
         self._wireguard = WireguardTool()
 
@@ -133,7 +136,7 @@ class OverlayKernel:
                 yield address
 
     def _routes(self, family: Family, ours: Collection[str], names: Names) -> Iterator[Route]:
-        for payload in self._channel.dump(dump_routes(family, PROTOCOL)):
+        for payload in self._channel.dump(dump_routes(family, self._instance.protocol)):
             if route := decode_route(payload, names):
                 yield route
         for payload in self._channel.dump(dump_routes(family, PROTOCOL_BOOT)):
@@ -163,12 +166,15 @@ class OverlayKernel:
             found = in_the_way.get(operation.object.key)
             if operation.verb is Verb.REMOVE and refusal.errno in GONE:
                 continue
-            if found and replace(found, protocol=PROTOCOL) == operation.object and found.protocol == PROTOCOL_BOOT:
+            if found and found.protocol == PROTOCOL_BOOT and self._with_our_mark(found) == operation.object:
                 again.append((Operation(Verb.CHANGE, operation.object), indexes[found.device]))
             else:
                 reason = f"there is a route that is not ours: {found}" if found else str(refusal.strerror)
                 failures.append(Failure(operation, reason))
         return failures + [Failure(each, str(refusal.strerror)) for each, refusal in self._channel.change(iter(again))]
+
+    def _with_our_mark(self, route: Route) -> Route:
+        return replace(route, protocol=self._instance.protocol)
 
     def _routes_in_the_way(self, operations: Iterable[Operation]) -> dict[Key, Route]:
         keys = {each.object.key: Family.of(each.object.prefix) for each in operations if isinstance(each.object, Route)}
@@ -184,7 +190,8 @@ class OverlayKernel:
     def _links(self) -> Iterator[Link]:
         # The kernel filters by kind, but gives all devices while it has no driver for that kind.
         payloads = (payload for kind in FLANNELD_NAMES for payload in self._channel.dump(dump_links(kind)))
-        ours = {label.name: payload for payload in payloads if is_ours(label := decode_label(payload))}
+        labels = ((decode_label(payload), payload) for payload in payloads)
+        ours = {label.name: payload for label, payload in labels if is_ours(label, self._instance, self._devices)}
         yield from filter(None, map(decode_link, ours.values()))
 
     async def _change_links(self, operations: list[Operation]) -> list[Failure]:

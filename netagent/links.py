@@ -7,7 +7,7 @@ wireguard-go outlives us as the kernel's devices do, and ends when its device is
 import errno
 import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
@@ -19,8 +19,9 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from controlloop.command import run
 from controlloop.family import Family
 from netagent.diff import Operation, Verb
+from netagent.instance import Instance
 from netagent.messages import HEADER, RTM_NEWLINK, LinkLabel
-from netagent.state import ALIAS, IpipLink, Link, VxlanLink, WireguardLink
+from netagent.state import IpipLink, Link, VxlanLink, WireguardLink
 
 IFF_UP = 1
 
@@ -34,10 +35,16 @@ FLANNELD_NAMES = {
 }
 
 
-def is_ours(label: LinkLabel) -> bool:
-    """Marked by us, or named by flanneld, of this backend or one before it."""
+def is_ours(label: LinkLabel, instance: Instance, wanted: Collection[str]) -> bool:
+    """Marked by us, or named by flanneld: of this backend or one before it. Of what flanneld left, an instance that is
+    not the first takes over only what it wants by name: the rest may be a flanneld's that still runs.
+    """
     name = FLANNELD_NAMES.get(label.kind)
-    return name is not None and (label.alias == ALIAS or bool(name.fullmatch(label.name)))
+    if name is None or instance.is_anothers(label.alias):
+        return False
+    return label.alias == instance.alias or (
+        bool(name.fullmatch(label.name)) and (instance.adopts or label.name in wanted)
+    )
 
 
 # pyroute2 is untyped: its messages and sockets are Any here, and leave this file as our own values only.
@@ -148,12 +155,19 @@ CREATORS: Mapping[type[Link], Callable[..., Any]] = {
 async def settle_link(netlink: Any, link: Link) -> None:
     """What the kernel lets us change on a device that exists. An alias goes in only after creation."""
     index = socket.if_nametoindex(link.name)
-    address = {"address": link.mac} if isinstance(link, VxlanLink) else {}
-    await netlink.link("set", index=index, mtu=link.mtu, ifalias=link.alias, **address)
+    await netlink.link("set", index=index, mtu=link.mtu, ifalias=link.alias, **await changed_mac(netlink, index, link))
     if isinstance(link, VxlanLink):
         await netlink.link("set", index=index, kind="vxlan", vxlan_id=link.vni, vxlan_learning=int(link.learning))
     accept_no_router_advertisements(link.name)
     await netlink.link("set", index=index, state="up" if link.up else "down")
+
+
+async def changed_mac(netlink: Any, index: int, link: Link) -> dict[str, str]:
+    """Empty when the device has it already: the kernel flushes a device's neighbors even for the MAC that it has."""
+    if not isinstance(link, VxlanLink):
+        return {}
+    (found,) = await netlink.link("get", index=index)
+    return {} if found.get("address") == link.mac else {"address": link.mac}
 
 
 def accept_no_router_advertisements(device: str) -> None:

@@ -9,16 +9,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from controlloop.family import Family, IPAddress, IPNetwork
-
-# Ours in the protocol column of a route, so that cleanup finds our routes and no others. rtnetlink.h leaves the values
-# above RTPROT_STATIC (4) to user space; iproute2's rt_protos names nothing with this one.
-PROTOCOL = 78
+from netagent.instance import FIRST
 
 # RTPROT_BOOT: what flanneld, and a person with `ip route add`, leave in that column.
 PROTOCOL_BOOT = 3
-
-# Written on a device at creation: however it is named, this is how a later run, or cleanup, knows it as ours.
-ALIAS = "nodenet"
 
 # flanneld's name; there is one of it on a node.
 IPIP_DEVICE = "flannel.ipip"
@@ -52,7 +46,7 @@ class VxlanLink:
     mtu: int
     learning: bool = False
     gbp: bool = False
-    alias: str = ALIAS
+    alias: str = FIRST.alias
     up: bool = True
 
     @property
@@ -75,7 +69,7 @@ class IpipLink:
     name: str
     local: IPAddress | None
     mtu: int
-    alias: str = ALIAS
+    alias: str = FIRST.alias
     up: bool = True
 
     @property
@@ -96,7 +90,7 @@ class WireguardLink:
 
     name: str
     mtu: int
-    alias: str = ALIAS
+    alias: str = FIRST.alias
     up: bool = True
 
     @property
@@ -240,7 +234,7 @@ class Route:
     device: str
     onlink: bool
     metric: int
-    protocol: int = PROTOCOL
+    protocol: int = FIRST.protocol
 
     @property
     def key(self) -> Key:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from controlloop.family import Family, IPAddress, IPNetwork
+from netagent.instance import FIRST, Instance
 from netagent.state import Object, Underlay
 from subnet_alloc.model import Lease
 
@@ -23,6 +24,7 @@ class Node:
     """The whole overlay, of which each node has a part."""
     service_cidrs: tuple[IPNetwork, ...] = ()
     """Addresses of Services, where those are known: no peer may claim them."""
+    instance: Instance = FIRST
 
 
 class Backend(Protocol):

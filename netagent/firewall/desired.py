@@ -10,6 +10,7 @@ from netagent.config import FirewallSettings
 from netagent.firewall.iptables import forward_chains, masquerade_chains
 from netagent.firewall.nftables import Tunnel, forward, gate, postrouting
 from netagent.firewall.translation import Pods, translations
+from netagent.instance import FIRST, Instance
 
 
 class Mode(Enum):
@@ -25,6 +26,7 @@ class Policy:
     mode: Mode
     tunnel: Tunnel | None
     """Whose packets only peers may send; None: this backend has no VXLAN."""
+    instance: Instance = FIRST
 
     @property
     def guarded(self) -> Tunnel | None:
@@ -52,8 +54,8 @@ def chain_objects(policy: Policy, pods: Pods, *, fully_random: bool) -> dict[Cha
     if policy.mode is Mode.NFTABLES:
         return objects
     if settings.forward_rules:
-        objects.update(forward_chains(pods))
+        objects.update(forward_chains(pods, policy.instance.chain_prefix))
     if settings.ip_masq:
         rules = translations(pods, settings.masq_exclude)
-        objects.update(masquerade_chains(rules, random_fully=fully_random))
+        objects.update(masquerade_chains(rules, policy.instance.chain_prefix, random_fully=fully_random))
     return objects

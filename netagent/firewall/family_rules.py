@@ -10,7 +10,7 @@ from controlloop.iptables.kernel import IptablesChains
 from controlloop.nft.kernel import NftTable
 from controlloop.sync import SyncEngine
 from netagent.firewall.desired import Mode, Policy, chain_objects, table_objects
-from netagent.firewall.iptables import OURS
+from netagent.firewall.iptables import owned
 from netagent.firewall.kernel import (
     iptables_takes_random_fully,
     nft_takes_fully_random,
@@ -18,7 +18,7 @@ from netagent.firewall.kernel import (
     retire_flannel,
     retire_table,
 )
-from netagent.firewall.nftables import TABLE, TablePlan
+from netagent.firewall.nftables import TablePlan
 from netagent.firewall.translation import Pods
 
 
@@ -32,9 +32,10 @@ class FamilyRules:
         self.nftables = SyncEngine(
             f"nftables-{family.nft}",
             lambda: self.table.objects,
-            NftTable(family, TABLE, lambda: self.table.constant),
+            NftTable(family, policy.instance.program, lambda: self.table.constant),
         )
-        self._iptables = SyncEngine(f"iptables-{family.nft}", lambda: self._chains, IptablesChains(family, OURS))
+        chains = IptablesChains(family, owned(policy.instance))
+        self._iptables = SyncEngine(f"iptables-{family.nft}", lambda: self._chains, chains)
 
     @property
     def engines(self) -> list[SyncEngine[Any, Any]]:
@@ -67,10 +68,12 @@ class FamilyRules:
     async def retire(self) -> None:
         """Remove what an earlier run in another mode, and a flanneld, left here."""
         if not self.table.constant:
-            await retire_table(self._family)
+            await retire_table(self._family, self._policy.instance)
         if not self._chains:
-            await retire_chains(self._family)
-        await retire_flannel(self._family)
+            await retire_chains(self._family, self._policy.instance)
+        if self._policy.instance.adopts:
+            await retire_flannel(self._family)
 
     async def cleanup(self) -> None:
-        await asyncio.gather(retire_table(self._family), retire_chains(self._family))
+        instance = self._policy.instance
+        await asyncio.gather(retire_table(self._family, instance), retire_chains(self._family, instance))

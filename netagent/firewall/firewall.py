@@ -46,7 +46,7 @@ class Firewall:
 
     def watch(self, wake: Callable[[], None]) -> None:
         """From now on notice what somebody else changes: `wake` is called, and the next `sync` looks at everything."""
-        self._watch = Watch(self._policy.mode, wake)
+        self._watch = Watch(self._policy.mode, wake, self._policy.instance)
 
     def close(self) -> None:
         if self._watch:

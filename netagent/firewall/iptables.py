@@ -7,20 +7,20 @@ from collections.abc import Collection
 
 from controlloop.iptables.chains import Key, Owned, Rules
 from netagent.firewall.translation import MARK, Match, Pods, Translation
-
-PREFIX = "NETAGENT-"
-OURS = Owned((PREFIX,), jumps_first=False)
-
-POSTROUTING = f"{PREFIX}POSTROUTING"
-FORWARD = f"{PREFIX}FORWARD"
+from netagent.instance import Instance
 
 
-def masquerade_chains(rules: Collection[Translation], *, random_fully: bool) -> dict[Key, Rules]:
+def owned(instance: Instance) -> Owned:
+    return Owned((instance.chain_prefix,), jumps_first=False)
+
+
+def masquerade_chains(rules: Collection[Translation], prefix: str, *, random_fully: bool) -> dict[Key, Rules]:
     masquerade = "MASQUERADE --random-fully" if random_fully else "MASQUERADE"
     marked = f"-m mark --mark {MARK:#x}/{MARK:#x} -j RETURN"
+    ours = f"{prefix}POSTROUTING"
     return {
-        ("nat", POSTROUTING): (marked, *(translation_rule(rule, masquerade) for rule in rules)),
-        ("nat", "POSTROUTING"): (f"-j {POSTROUTING}",),
+        ("nat", ours): (marked, *(translation_rule(rule, masquerade) for rule in rules)),
+        ("nat", "POSTROUTING"): (f"-j {ours}",),
     }
 
 
@@ -36,9 +36,9 @@ def match(option: str, wanted: Match) -> str:
     return f"{'' if wanted.inside else '! '}{option} {wanted} "
 
 
-def forward_chains(pods: Pods) -> dict[Key, Rules]:
-    anywhere = Match(pods.network)
+def forward_chains(pods: Pods, prefix: str) -> dict[Key, Rules]:
+    anywhere, ours = Match(pods.network), f"{prefix}FORWARD"
     return {
-        ("filter", FORWARD): tuple(f"{match(option, anywhere)}-j ACCEPT" for option in ("-s", "-d")),
-        ("filter", "FORWARD"): (f"-j {FORWARD}",),
+        ("filter", ours): tuple(f"{match(option, anywhere)}-j ACCEPT" for option in ("-s", "-d")),
+        ("filter", "FORWARD"): (f"-j {ours}",),
     }

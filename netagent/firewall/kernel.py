@@ -5,8 +5,8 @@ from controlloop.family import Family
 from controlloop.iptables.chains import Owned
 from controlloop.iptables.kernel import LOCK_WAIT_S, IptablesChains, detect_variant, program_name
 from controlloop.nft.kernel import delete_table
-from netagent.firewall.iptables import OURS, PREFIX
-from netagent.firewall.nftables import TABLE
+from netagent.firewall.iptables import owned
+from netagent.instance import FIRST, Instance
 
 FLANNEL_TABLE = {Family.V4: "flannel-ipv4", Family.V6: "flannel-ipv6"}
 FLANNEL = Owned(("FLANNEL-POSTRTG", "FLANNEL-FWD"))
@@ -16,10 +16,10 @@ add table {ip} netagent-probe
 add chain {ip} netagent-probe nat {{ type nat hook postrouting priority 100; }}
 add rule {ip} netagent-probe nat masquerade fully-random
 """
-IPTABLES_PROBE = f"""\
+IPTABLES_PROBE = """\
 *nat
-:{PREFIX}PROBE - [0:0]
--A {PREFIX}PROBE -j MASQUERADE --random-fully
+:NETAGENT-PROBE - [0:0]
+-A NETAGENT-PROBE -j MASQUERADE --random-fully
 COMMIT
 """
 
@@ -51,16 +51,16 @@ def is_installed(program: str) -> bool:
     return True
 
 
-async def retire_table(family: Family) -> None:
+async def retire_table(family: Family, instance: Instance = FIRST) -> None:
     """Ours in nftables. Where nft is not installed nobody has left any."""
     if is_installed("nft"):
-        await delete_table(family, TABLE)
+        await delete_table(family, instance.program)
 
 
-async def retire_chains(family: Family) -> None:
+async def retire_chains(family: Family, instance: Instance = FIRST) -> None:
     """Ours in iptables, if it is installed."""
     if is_installed(program_name(family)):
-        await IptablesChains(family, OURS).cleanup()
+        await IptablesChains(family, owned(instance)).cleanup()
 
 
 async def retire_flannel(family: Family) -> None:

@@ -18,7 +18,6 @@ from controlloop.family import Family, IPAddress
 from controlloop.nft.state import Chain, Container, Hook, Key, Rule, Value, labelled
 from netagent.firewall.translation import MARK, Match, Pods, Translation
 
-TABLE = "netagent"
 PEERS = "peers"
 ADDRESS_TYPE = {Family.V4: "ipv4_addr", Family.V6: "ipv6_addr"}
 FILTER, AFTER_SRCNAT = 0, 101

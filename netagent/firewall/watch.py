@@ -5,13 +5,14 @@ iptables-legacy tells nobody; there the resync finds it.
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from controlloop.nft.monitor import RulesetMonitor
 from controlloop.nft.notifications import Change
 from controlloop.repairs import RepairLimiter
 from netagent.firewall.desired import Mode
-from netagent.firewall.iptables import OURS
-from netagent.firewall.nftables import TABLE
+from netagent.firewall.iptables import owned
+from netagent.instance import FIRST, Instance
 
 GATHER_S = 0.02
 """One command often makes several transactions."""
@@ -21,10 +22,11 @@ HOOKS = ("", "POSTROUTING", "FORWARD")
 
 
 class Watch:
-    def __init__(self, mode: Mode, wake: Callable[[], None]) -> None:
+    def __init__(self, mode: Mode, wake: Callable[[], None], instance: Instance = FIRST) -> None:
         """`wake` is called when a look is due; a writer who keeps undoing us is followed ever more slowly."""
         self._wake = wake
-        self._monitor = RulesetMonitor(concerns_table if mode is Mode.NFTABLES else concerns_table_or_chains)
+        concerns = concerns_table if mode is Mode.NFTABLES else concerns_table_or_chains
+        self._monitor = RulesetMonitor(partial(concerns, instance))
         self._monitor.start(self._heard)
         self._looks: RepairLimiter[None] = RepairLimiter()
         self._due: asyncio.TimerHandle | None = None
@@ -72,11 +74,11 @@ class Watch:
             self._wake()
 
 
-def concerns_table(change: Change) -> bool:
-    return change.table == TABLE
+def concerns_table(instance: Instance, change: Change) -> bool:
+    return change.table == instance.program
 
 
-def concerns_table_or_chains(change: Change) -> bool:
+def concerns_table_or_chains(instance: Instance, change: Change) -> bool:
     if change.table not in {"nat", "filter"}:
-        return concerns_table(change)
-    return OURS.is_ours(change.chain) or (change.is_removal and change.chain in HOOKS)
+        return concerns_table(instance, change)
+    return owned(instance).is_ours(change.chain) or (change.is_removal and change.chain in HOOKS)

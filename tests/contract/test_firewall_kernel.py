@@ -14,7 +14,8 @@ from controlloop.reconcile import reconcile
 from netagent.config import FirewallSettings
 from netagent.firewall.desired import Mode, Policy, chain_objects
 from netagent.firewall.firewall import Firewall
-from netagent.firewall.iptables import OURS
+from netagent.firewall.iptables import owned
+from netagent.instance import FIRST
 from netagent.firewall.kernel import iptables_takes_random_fully, nft_takes_fully_random
 from netagent.firewall.nftables import Tunnel
 from netagent.firewall.translation import Pods
@@ -87,6 +88,7 @@ async def test_before_the_first_plan_nothing_is_written():
     assert rules() == ""
 
 
+@pytest.mark.flannel("16")
 async def test_a_restart_finds_its_rules_and_changes_nothing(mode):
     made = await started(mode)
     before = rules()
@@ -99,6 +101,7 @@ async def test_a_restart_finds_its_rules_and_changes_nothing(mode):
     assert not sum(stats.repairs for stats in again.stats.values())
 
 
+@pytest.mark.flannel("46", "A10")
 async def test_each_mode_takes_the_others_place_and_leaves_nothing_of_it(mode):
     await started(mode)
     alone = ours()
@@ -109,6 +112,7 @@ async def test_each_mode_takes_the_others_place_and_leaves_nothing_of_it(mode):
     assert ("type nat hook postrouting priority srcnat + 1" in rules()) is (mode is Mode.NFTABLES)
 
 
+@pytest.mark.flannel("16", "50")
 async def test_cleanup_removes_what_is_ours_and_nothing_else(mode):
     run("nft", "add table ip foreign ; add chain ip foreign nat { type nat hook output priority 0; }")
     for program in ("iptables", "ip6tables"):
@@ -154,6 +158,7 @@ DRIFT = {
 }
 
 
+@pytest.mark.flannel("16", "38")
 @pytest.mark.parametrize(("mode", "drift"), [(mode, drift) for mode, listed in DRIFT.items() for drift in listed])
 async def test_drift_is_repaired_and_counted(mode, drift):
     made = await started(mode)
@@ -277,7 +282,7 @@ async def test_this_host_takes_random_ports_and_asking_changes_nothing(family):
 async def test_both_variants_of_iptables_print_our_rules_as_we_write_them(family, variant):
     pods = Pods(NETWORKS[family], OWN[family])
     objects = chain_objects(Policy(SETTINGS, Mode.IPTABLES, None), pods, fully_random=True)
-    chains = IptablesChains(family, OURS, variant)
+    chains = IptablesChains(family, owned(FIRST), variant)
     await reconcile(lambda: objects, chains)
     assert not diff(objects, await chains.dump())
     await chains.apply(Delta(drop=dict(objects)))

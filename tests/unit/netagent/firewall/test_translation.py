@@ -47,6 +47,7 @@ FLOWS = [
 ]
 
 
+@pytest.mark.flannel("A10")
 @pytest.mark.parametrize(("source", "destination", "wanted"), FLOWS)
 def test_a_flow_is_masqueraded_or_keeps_its_source(source, destination, wanted):
     pods = V4 if ip_address(source).version == 4 else V6
@@ -80,14 +81,16 @@ IPTABLES = """\
 ! -s 10.244.0.0/16 -d 10.244.0.0/16 -j MASQUERADE --random-fully"""
 
 
+@pytest.mark.flannel("22", "23")
 def test_the_rules_in_nftables():
     _, chain = nftables.postrouting(V4, translations(V4, EXCLUDED), fully_random=True)
     assert chain.rules[0].text == "meta mark & 0x4000 == 0x4000 return"
     assert "\n".join(rule.text for rule in chain.rules[1:]) == NFTABLES
 
 
+@pytest.mark.flannel("16", "22", "23")
 def test_the_rules_in_iptables():
-    chains = iptables.masquerade_chains(translations(V4, EXCLUDED), random_fully=True)
+    chains = iptables.masquerade_chains(translations(V4, EXCLUDED), "NETAGENT-", random_fully=True)
     first, *others = chains["nat", "NETAGENT-POSTROUTING"]
     assert first == "-m mark --mark 0x4000/0x4000 -j RETURN"
     assert "\n".join(others) == IPTABLES
@@ -98,14 +101,14 @@ def test_ports_are_kept_where_random_ones_are_not_supported_or_not_wanted():
     rules = translations(V4, [])
     _, chain = nftables.postrouting(V4, rules, fully_random=False)
     assert chain.rules[-1].text.endswith(" masquerade")
-    chains = iptables.masquerade_chains(rules, random_fully=False)
+    chains = iptables.masquerade_chains(rules, "NETAGENT-", random_fully=False)
     assert chains["nat", "NETAGENT-POSTROUTING"][-1].endswith(" -j MASQUERADE")
 
 
 def test_a_network_of_all_addresses_has_no_outside():
     """Neither nft nor iptables-nft can say `not 0.0.0.0/0`."""
     pods = Pods(ip_network("0.0.0.0/0"), ip_network("10.244.1.0/24"))
-    chains = iptables.masquerade_chains(translations(pods, []), random_fully=False)
+    chains = iptables.masquerade_chains(translations(pods, []), "NETAGENT-", random_fully=False)
     assert chains["nat", "NETAGENT-POSTROUTING"][1:] == (
         "-s 10.244.1.0/24 -j RETURN",
         "-d 10.244.1.0/24 -j RETURN",
