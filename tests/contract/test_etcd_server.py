@@ -47,6 +47,7 @@ async def test_more_keys_than_a_page_are_listed_at_one_revision(etcd, prefix):
     assert listing.revision == max(kv.revision for kv in listing.items)
 
 
+@pytest.mark.flannel("31")
 async def test_a_listing_is_of_exactly_this_prefix(etcd, prefix):
     await etcd.put(f"{prefix}subnets/a", b"")
     await etcd.put(f"{prefix}subnets-old/b", b"")
@@ -138,6 +139,7 @@ async def test_a_watch_catches_up_over_more_revisions_than_one_answer_holds(etcd
     assert answers >= 3
 
 
+@pytest.mark.flannel("31")
 async def test_a_watch_sees_only_its_prefix(etcd, prefix):
     after = (await etcd.list(prefix)).revision
     await etcd.put(f"{prefix[:-1]}-other", b"")
@@ -146,6 +148,7 @@ async def test_a_watch_sees_only_its_prefix(etcd, prefix):
         assert [kv.key for kv in (await anext(batches)).put] == [f"{prefix}a"]
 
 
+@pytest.mark.flannel("11")
 async def test_an_idle_consumer_can_stop_its_watch(etcd, prefix):
     async def consume():
         async for _ in etcd.watch(prefix, (await etcd.list(prefix)).revision):

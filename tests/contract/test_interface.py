@@ -59,6 +59,7 @@ async def refusal(*argv, families=V4):
     return str(caught.value)
 
 
+@pytest.mark.flannel("13")
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [
@@ -83,6 +84,7 @@ async def test_the_interface_is_the_one_asked_for(node, argv, expected):
     assert await chosen(*argv) == expected
 
 
+@pytest.mark.flannel("13")
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [
@@ -105,12 +107,14 @@ async def test_ipv6_alone(node):
     assert await chosen("--public-ipv6=2001:db8:1::5", families=V6) == ("eth1", "2001:db8:1::5")
 
 
+@pytest.mark.flannel("45", "A9")
 async def test_behind_nat_the_device_keeps_an_address_of_the_node(node):
     """The advertised address is nobody's here: peers are told it, and packets leave from ours."""
     assert await chosen("--public-ip=100.64.0.9") == ("eth0", "192.0.2.5")
     assert await chosen("--public-ip=100.64.0.9", "--iface=eth1") == ("eth1", "198.51.100.5")
 
 
+@pytest.mark.flannel("45", "A9")
 async def test_behind_nat_peers_are_told_one_address_and_packets_leave_from_another(node):
     settings = settings_from(read_flags(["--public-ip=100.64.0.9"], {}), "node-a")
     surveyed = await survey(settings, parse_config(b'{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}'))

@@ -107,6 +107,7 @@ async def test_another_subnet_for_the_node_reaches_the_subnet_file(server, tmp_p
         await until(lambda: "FLANNEL_SUBNET=10.5.7.1/24" in agent.subnet_file.read_text())
 
 
+@pytest.mark.flannel("21")
 async def test_an_overwritten_public_ip_is_published_and_left_in_peace(server, tmp_path):
     server.annotate("me", **{f"{P}public-ip-overwrite": "203.0.113.9"})
     async with running(server, tmp_path) as agent:

@@ -64,6 +64,7 @@ async def test_following_tells_what_joins_changes_and_leaves(server, registry):
         assert "10.5.9.0-24" not in snapshot.leases
 
 
+@pytest.mark.flannel("A8")
 @pytest.mark.parametrize("name", ["backend-data", "backend-v6-data", "public-ip", "public-ipv6"])
 async def test_a_change_of_a_peer_in_one_family_alone_counts(server, registry, name):
     """The reading half of A8."""
@@ -186,6 +187,7 @@ async def test_a_server_without_revisions_is_unavailable(server, registry, fault
             await anext(batches)
 
 
+@pytest.mark.flannel("21")
 async def test_the_manifest_grants_what_is_used_and_nothing_else(server, lessor, registry):
     own = await lessor.acquire(attrs(), config=V4)
     await lessor.announce()

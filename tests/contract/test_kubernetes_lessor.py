@@ -61,6 +61,7 @@ async def test_nothing_is_written_when_nothing_differs(server, lessor):
     assert len(server.requests("patch")) == 1
 
 
+@pytest.mark.flannel("A8")
 @pytest.mark.parametrize("changed", [Family.V4, Family.V6])
 async def test_a_change_in_one_family_alone_is_written(server, lessor, changed):
     """flannel compares the families one after the other and keeps the last result (A8)."""
@@ -86,6 +87,7 @@ async def test_what_others_wrote_on_the_node_stays(server, lessor):
     assert server.get("nodes", "me")["status"]["conditions"][0]["type"] == "Ready"
 
 
+@pytest.mark.flannel("21")
 async def test_the_administrators_address_is_the_one_published(server, lessor):
     server.annotate("me", **{f"{P}public-ip-overwrite": "203.0.113.9"})
     own = await lessor.acquire(attrs(), config=V4)
@@ -132,6 +134,7 @@ async def test_an_old_node_has_only_the_single_field(server, lessor):
     assert (await lessor.acquire(attrs(), config=V4)).record.key == "10.5.9.0-24"
 
 
+@pytest.mark.flannel("14")
 @pytest.mark.parametrize(
     ("pod_cidrs", "config", "reason"),
     [
@@ -154,6 +157,7 @@ async def test_a_subnet_that_is_not_the_networks_is_refused(server, lessor, pod_
     assert server.requests("patch") == []
 
 
+@pytest.mark.flannel("14")
 @pytest.mark.parametrize("pod_cidr", ["10.5.0.0/24", "10.5.255.0/24", "10.5.128.0/17", "10.5.1.128/25"])
 async def test_any_subnet_of_the_network_will_do(server, lessor, pod_cidr):
     server.put("nodes", node("me", pod_cidr))

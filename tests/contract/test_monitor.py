@@ -95,6 +95,7 @@ def storm(count):
     )
 
 
+@pytest.mark.flannel("B5")
 async def test_a_storm_that_overflows_the_socket_means_one_look_at_everything(ours):
     async with Listening({ours.key: ours}, receive_buffer=4096) as listening:
         for _ in range(5):

@@ -162,6 +162,7 @@ async def test_nothing_is_left_when_nothing_is_desired(kernel, families):
     assert await kernel.dump() == {}
 
 
+@pytest.mark.flannel("15")
 @pytest.mark.parametrize("families", FAMILIES, ids=str)
 async def test_direct_routes_take_the_place_of_the_overlays_and_give_it_back(kernel, families):
     """On the way to IPv6 the kernel refuses a gateway that another route of the table leads to elsewhere."""
@@ -179,6 +180,7 @@ async def test_a_converged_kernel_needs_no_change(kernel):
     assert not (await reconcile(lambda: desired, kernel)).delta
 
 
+@pytest.mark.flannel("42")
 @pytest.mark.parametrize("gone", ["peers", "everything"])
 async def test_removing_what_is_already_gone_succeeds(kernel, gone):
     desired = overlay()
@@ -189,6 +191,7 @@ async def test_removing_what_is_already_gone_succeeds(kernel, gone):
     assert await kernel.dump() == rest
 
 
+@pytest.mark.flannel("37")
 async def test_a_peer_that_changes_mac_and_address_leaves_nothing_behind(kernel):
     before, here, own = overlay(), node(), lease(1, [])
     moved = lease(9, [], mac="02:99:99:99:99:99")
@@ -202,6 +205,7 @@ async def test_a_peer_that_changes_mac_and_address_leaves_nothing_behind(kernel)
 OPTIONS = [{"vni": 7}, {"port": 4789}, {"mtu": 1400}, {"gbp": True}, {"learning": True}]
 
 
+@pytest.mark.flannel("41")
 @pytest.mark.parametrize("backend", [Vxlan(**each) for each in OPTIONS], ids=map(str, OPTIONS))
 async def test_a_changed_option_is_carried_out_with_all_peers_in_place(kernel, backend):
     await reconcile(overlay, kernel)
@@ -236,6 +240,7 @@ DRIFT = [
 ]
 
 
+@pytest.mark.flannel("12")
 @pytest.mark.parametrize("command", DRIFT)
 async def test_drift_is_seen_and_repaired(real, command):
     desired = overlay()
@@ -255,6 +260,7 @@ async def test_a_device_of_our_name_made_differently_is_made_again(real, kind):
     assert await real.dump() == desired
 
 
+@pytest.mark.flannel("40", "B4")
 async def test_the_device_of_flanneld_is_taken_over_without_being_made_again(real):
     sh(
         "ip link add flannel.1 type vxlan id 1 dev under0 local 192.0.2.1 dstport 8472 nolearning",
@@ -305,6 +311,7 @@ async def test_a_wireguard_device_that_nobody_serves_is_in_nobodys_way(real):
 FOREIGN = ["10.6.0.0/16 via 192.0.2.9 dev under0", "10.7.0.0/16 dev flannel.1 scope link proto static"]
 
 
+@pytest.mark.flannel("40")
 async def test_foreign_routes_stay(real):
     await reconcile(overlay, real)
     sh(*(f"ip route add {route}" for route in FOREIGN))
@@ -313,6 +320,7 @@ async def test_foreign_routes_stay(real):
     assert await real.dump() == overlay(peers=())
 
 
+@pytest.mark.flannel("B5")
 async def test_a_foreign_route_in_a_peers_place_is_named_and_stays_and_the_others_go_in(real):
     sh("ip route add 10.5.3.0/24 via 192.0.2.9 dev under0 proto static")
     with pytest.raises(OSError, match=r"10\.5\.3\.0/24 via 192\.0\.2\.9 dev under0 proto 4") as refused:
@@ -355,6 +363,7 @@ async def test_more_changes_than_one_sending_holds_all_go_in(real):
     assert await real.dump() == desired
 
 
+@pytest.mark.flannel("B5")
 async def test_each_of_many_failures_is_reported(real):
     real._channel.batch = 7
     nowhere = [Route(ip_network(f"10.9.{n}.0/24"), ip_address("203.0.113.1"), "under0", False, 0) for n in range(30)]

@@ -121,6 +121,7 @@ async def eventually(attempt, within_s=20.0):
 # -- records --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.flannel("5")
 async def test_without_configuration_there_is_none(registry):
     assert await registry.network_config() is None
 
@@ -147,10 +148,12 @@ async def test_a_key_is_created_once(registry):
     assert (await registry.list()).records == (record,)
 
 
+@pytest.mark.flannel("36", "A7")
 async def test_a_record_created_without_time_never_expires(registry):
     assert (await registry.create("10.5.1.0-24", b"one", 0)).lease_id == 0
 
 
+@pytest.mark.flannel("8")
 async def test_an_update_of_the_record_we_know_keeps_its_lease(registry):
     record = await registry.create("10.5.1.0-24", b"one", DAY_S)
     updated = await registry.update(record, b"new", DAY_S)
@@ -193,6 +196,7 @@ async def test_a_record_that_was_removed_is_not_written_again(registry):
     assert (await registry.list()).records == ()
 
 
+@pytest.mark.flannel("8")
 async def test_keeping_alive_gives_the_whole_time_again(registry):
     record = await registry.create("10.5.1.0-24", b"one", DAY_S)
     assert await registry.keep_alive(record) == DAY_S
@@ -202,6 +206,7 @@ async def test_keeping_alive_gives_the_whole_time_again(registry):
 # -- watch ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.flannel("5", "6", "7")
 async def test_a_watch_tells_what_is_put_and_removed(registry):
     async with watching(registry) as happened:
         record = await registry.create("10.5.1.0-24", b"one", DAY_S)
@@ -241,6 +246,7 @@ async def test_a_key_is_told_once_by_what_happened_last(registry):
     assert (batch.put, batch.removed) == ((second,), ())
 
 
+@pytest.mark.flannel("6")
 async def test_a_peer_that_vanishes_is_removed_when_its_time_is_over(registry):
     async with watching(registry) as happened:
         await registry.create("10.5.1.0-24", b"one", 3)
@@ -258,6 +264,7 @@ async def test_a_lease_that_is_over_cannot_be_kept_alive(registry):
         await registry.keep_alive(record)
 
 
+@pytest.mark.flannel("8")
 async def test_a_lease_that_is_kept_alive_does_not_expire(registry):
     record = await registry.create("10.5.1.0-24", b"one", 1)
     deadline = time.monotonic() + 3
@@ -267,6 +274,7 @@ async def test_a_lease_that_is_kept_alive_does_not_expire(registry):
     assert (await registry.list()).records == (record,)
 
 
+@pytest.mark.flannel("9")
 async def test_a_watch_from_before_a_compaction_says_so_and_listing_mends_it(world, registry):
     after = (await registry.list()).revision
     for number in range(1, 4):
@@ -282,6 +290,7 @@ async def test_a_watch_from_before_a_compaction_says_so_and_listing_mends_it(wor
         assert (await happened()).removed == ("10.5.1.0-24",)
 
 
+@pytest.mark.flannel("34")
 async def test_a_store_behind_what_we_know_says_so(registry):
     with pytest.raises(CompactedError):
         async with watching(registry, (await registry.list()).revision + 1_000_000) as happened:
@@ -310,6 +319,7 @@ async def test_a_stopped_registry_is_unavailable_and_recovers(world, registry):
     assert await registry.keep_alive(record)
 
 
+@pytest.mark.flannel("10")
 async def test_following_outlives_a_restart_behind_a_compaction(world, registry):
     """A healthy watch, then changes, a compaction and a restart: the snapshot arrives at what the registry holds."""
     gone = await registry.create("10.5.1.0-24", b'{"PublicIP":"1.2.3.1"}', 0)
@@ -331,6 +341,7 @@ async def test_following_outlives_a_restart_behind_a_compaction(world, registry)
 # -- many -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.flannel("29", "A2")
 async def test_fifty_nodes_that_start_at_once_share_fifty_subnets(world):
     config = parse_config(b'{"Network":"10.5.0.0/16","SubnetMin":"10.5.1.0","SubnetMax":"10.5.50.0"}')
     nodes = [LeaseAttrs({Family.V4: ip_address(f"192.168.0.{number}")}, "vxlan") for number in range(1, 51)]

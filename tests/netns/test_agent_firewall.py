@@ -42,6 +42,7 @@ def test_the_same_packets_from_a_peer_would_be_delivered(cluster):
 DRIFT = ["nft flush ruleset", "nft delete table ip netagent", "iptables -F NETAGENT-FORWARD", "iptables -F FORWARD"]
 
 
+@pytest.mark.flannel("38", "A10")
 @pytest.mark.parametrize("drift", DRIFT)
 def test_rules_that_somebody_takes_away_come_back(cluster, drift):
     node = cluster.host("node-3")

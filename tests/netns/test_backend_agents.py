@@ -97,6 +97,7 @@ CASES = {
 }
 
 
+@pytest.mark.flannel("19", "22", "23", "44", "A6")
 @pytest.mark.parametrize("case", CASES)
 def test_two_agents_connect_their_pods(pair, etcd, case):
     families, backend, mtu = CASES[case]
@@ -122,6 +123,7 @@ needs_wireguard = pytest.mark.skipif(
 )
 
 
+@pytest.mark.flannel("19", "41", "B4")
 @needs_wireguard
 def test_a_restart_with_another_backend_connects_the_same_subnets_and_leaves_nothing(pair, etcd):
     before = None

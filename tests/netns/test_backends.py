@@ -45,6 +45,7 @@ needs_wireguard = pytest.mark.skipif(
 )
 
 
+@pytest.mark.flannel("44")
 @pytest.mark.parametrize(("families", "mtu"), list(zip(FAMILIES, [1450, 1430, 1430], strict=True)), ids=str)
 def test_vxlan_carries_each_family_and_the_largest_packet_it_promises(pair, families, mtu):
     assert pair.run(both(Vxlan()), families) == mtu
@@ -61,6 +62,7 @@ def carried(pair, device):
     return int(pair.shows(f"ip -s -o link show {device}").split("RX:")[1].split("\\")[1].split()[1])
 
 
+@pytest.mark.flannel("43")
 def test_a_peer_moves_between_its_own_link_and_the_overlay_and_leaves_one_route(pair):
     direct = both(Vxlan(direct_routing=True))
     for connected in (True, False, True):
@@ -144,6 +146,7 @@ def leftovers(pair, number):
     return pair.devices(number), sorted(set(pair.routes(number)))
 
 
+@pytest.mark.flannel("B4")
 @needs_wireguard
 def test_going_from_one_backend_to_the_next_leaves_nothing_of_the_one_before(pair, monkeypatch):
     wireguard = {number: pair.wireguard(number, monkeypatch) for number in (1, 2)}
@@ -167,6 +170,7 @@ def test_going_from_one_backend_to_the_next_leaves_nothing_of_the_one_before(pai
     assert leftovers(pair, 1) == (set(), [])
 
 
+@pytest.mark.flannel("40", "B4")
 def test_flannelds_leftovers_of_any_backend_are_cleaned_up_or_taken_over(pair):
     pair.shows("ip link add flannel.9 type vxlan id 9 dev eth0 dstport 8472")
     pair.shows("ip route add 10.5.2.0/24 via 192.0.2.2 dev eth0")

@@ -164,6 +164,7 @@ def test_a_missing_network_config_is_waited_for(lab):
     eventually(lambda: is_ready(lab, "node-2", "netagent"))
 
 
+@pytest.mark.flannel("32", "A3", "A4")
 def test_an_etcd_away_at_the_start_is_waited_for(lab):
     objects = served(lab, "early", "10.96.9.1")
     apply(lab, *objects)
@@ -184,6 +185,7 @@ def test_an_etcd_away_at_the_start_is_waited_for(lab):
 # An outage
 
 
+@pytest.mark.flannel("33")
 def test_while_etcd_is_away_traffic_goes_on_and_what_is_new_arrives_when_it_is_back(lab):
     before, later = served(lab, "before", "10.96.9.2"), served(lab, "later", "10.96.9.3")
     apply(lab, *before)
@@ -221,6 +223,7 @@ def skipped(lab, daemon):
     return {each["name"]: each["reason"] for each in document(lab, "node-2", daemon)["skipped"]}
 
 
+@pytest.mark.flannel("31", "A1")
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -375,6 +378,7 @@ def cleaned(lab, neighborhood):
     lab.start_daemons([("node-2", daemon) for daemon in DAEMONS])
 
 
+@pytest.mark.flannel("50")
 @pytest.mark.parametrize("mode", ["nftables", "iptables"])
 def test_cleanup_removes_exactly_what_is_ours_and_may_be_repeated(lab, cleaned, mode):
     before = dump(cleaned)

@@ -62,6 +62,7 @@ def node(tmp_path):
             made.etcd.stop()
 
 
+@pytest.mark.flannel("45", "A9")
 def test_the_command_line_of_flanneld_is_enough(node):
     """One dash, values in both ways, a flag of klog, the user in the environment; behind NAT."""
     flags = [

@@ -221,6 +221,7 @@ def flow(lab, family, case):
         return seen(sender, receiver, getattr(places, to))
 
 
+@pytest.mark.flannel("46", "A10")
 async def test_each_flow_shows_the_source_that_it_should(lab, family, mode):
     await started(mode)
     places = PLACES[family]
@@ -228,6 +229,7 @@ async def test_each_flow_shows_the_source_that_it_should(lab, family, mode):
     assert answers == {case: getattr(places, wanted) for case, (*_, wanted) in FLOWS.items()}
 
 
+@pytest.mark.flannel("46")
 async def test_multicast_from_a_pod_keeps_its_source(lab, family, mode):
     """Linux forwards no multicast by itself, so the node sends it under a pod's address."""
     await started(mode)
@@ -253,6 +255,7 @@ async def test_without_the_firewall_a_pods_address_goes_out(lab, family):
     assert flow(lab, family, "our pod to the world") == PLACES[family].pod
 
 
+@pytest.mark.flannel("46")
 async def test_a_restart_and_a_change_of_mode_lose_no_packet_and_change_no_source(lab, family, mode):
     """One flow from before to after, with new ones in between: each is masqueraded at any time."""
     first = await started(mode)

@@ -20,6 +20,7 @@ def vtep_mac(cluster):
     return {lease["PublicIP"]: lease["BackendData"]["VtepMAC"] for lease in cluster.leases().values()}
 
 
+@pytest.mark.flannel("5")
 def test_a_lease_is_written_as_flannel_writes_it(cluster, vtep_mac):
     keys = cluster.leases()
     assert len(keys) == 3

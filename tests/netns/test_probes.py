@@ -112,6 +112,7 @@ def test_netctl_lists_peers_and_leases(cluster):
     assert own == dict.fromkeys(cluster.leases(), True) | {key: False}
 
 
+@pytest.mark.flannel("47")
 @pytest.mark.parametrize(
     ("daemon", "lines"),
     [

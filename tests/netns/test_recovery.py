@@ -39,6 +39,7 @@ class Traffic:
         return {key: int(value) for key, _, value in (word.partition("=") for word in words[1:])}
 
 
+@pytest.mark.flannel("41")
 @pytest.mark.parametrize("number", [SIGKILL, SIGTERM], ids=["killed", "stopped"])
 @pytest.mark.parametrize("program", ["netproxy", "netagent"])
 @pytest.mark.parametrize("node", ["node-1", "node-2"], ids=["at-the-caller", "at-the-endpoint"])
@@ -67,6 +68,7 @@ def kernel_state(host):
     return {command: host.run(command.split()) for command in commands}
 
 
+@pytest.mark.flannel("41")
 @pytest.mark.parametrize("program", ["netproxy", "netagent"])
 def test_a_restarted_daemon_rewrites_nothing(served, program):
     node = served.host("node-3")

@@ -113,6 +113,7 @@ DRIFT = {
 }
 
 
+@pytest.mark.flannel("38", "39", "B1", "B3")
 @pytest.mark.parametrize("what", DRIFT)
 def test_drift_is_repaired_at_once_and_counted(lab, node, peer, what):
     kind, command = DRIFT[what]
@@ -124,6 +125,7 @@ def test_drift_is_repaired_at_once_and_counted(lab, node, peer, what):
     eventually(lambda: is_ready(node))
 
 
+@pytest.mark.flannel("39", "B2")
 def test_an_underlay_that_was_down_carries_the_overlay_again(lab, node):
     before = overlay_of(node)
     sh(node, "ip link set eth0 down")
@@ -144,6 +146,7 @@ def replace_nic(lab, name, address):
         sh(host, line)
 
 
+@pytest.mark.flannel("39", "B2", "B3")
 def test_a_nic_that_was_deleted_and_made_again_gets_its_overlay_back_with_the_same_mac(lab, other):
     before, leases = overlay_of(other), lab.leases()
     sh(other, "ip link del flannel.1")
@@ -154,6 +157,7 @@ def test_a_nic_that_was_deleted_and_made_again_gets_its_overlay_back_with_the_sa
     eventually(lambda: is_ready(other))
 
 
+@pytest.mark.flannel("B6")
 def test_a_new_address_of_the_underlay_is_published_in_place_and_used(lab, other):
     leases, before = lab.leases(), overlay_of(other)
     for old, new in (("10.10.0.2", "10.10.7.2"), ("10.10.7.2", "10.10.0.2")):
@@ -199,6 +203,7 @@ def test_a_storm_of_foreign_changes_costs_little_and_drift_behind_it_is_found(la
     eventually(lambda: is_ready(node))
 
 
+@pytest.mark.flannel("33", "47")
 def test_a_registry_that_is_away_makes_a_node_unready_and_its_return_ready(lab, node):
     lab.stop("etcd", "etcd", SIGTERM)
     try:

@@ -42,6 +42,7 @@ def source_of(answer):
     return ip_address(answer.split()[1])
 
 
+@pytest.mark.flannel("25")
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_pod_to_cluster_ip_lands_on_an_endpoint_and_keeps_its_source(cluster, addresses, protocol):
     caller = cluster.host("pod-1-2")

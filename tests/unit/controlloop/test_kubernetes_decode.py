@@ -45,12 +45,14 @@ def test_a_line_of_a_watch_is_a_change(line, change):
     assert parse_event(line, Shape, "watch things") == change
 
 
+@pytest.mark.flannel("28")
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
 def test_any_other_line_is_unavailable(line):
     with pytest.raises(UnavailableError):
         parse_event(line, Shape, "watch things")
 
 
+@pytest.mark.flannel("28")
 @given(st.data())
 def test_a_line_cut_anywhere_is_never_a_change(data):
     line = event("ADDED", x=12345)

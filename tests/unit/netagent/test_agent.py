@@ -152,6 +152,7 @@ async def test_the_previous_subnet_is_asked_for_again(running):
         assert running.status.lease == "10.5.99.0-24"
 
 
+@pytest.mark.flannel("7", "35", "A12")
 async def test_a_lost_lease_is_acquired_again_in_place(running):
     async with started(running):
         await until(lambda: running.status.document()["ready"])
@@ -162,6 +163,7 @@ async def test_a_lost_lease_is_acquired_again_in_place(running):
         assert again == [record.key]
 
 
+@pytest.mark.flannel("35", "A11")
 async def test_a_subnet_taken_by_another_node_is_given_up_for_another(running):
     async with started(running):
         await until(lambda: running.status.document()["ready"])
@@ -174,6 +176,7 @@ async def test_a_subnet_taken_by_another_node_is_given_up_for_another(running):
         await until(lambda: network.replace(".0/", ".1/") not in running.subnet_file.read_text())
 
 
+@pytest.mark.flannel("35")
 async def test_garbage_over_the_own_lease_is_written_over_and_the_subnet_stays(running):
     """With another subnet every pod of the node would lose its address."""
     async with started(running):
@@ -218,6 +221,7 @@ async def test_skipped_leases_are_named_in_the_status(running):
         assert running.routes() == {"10.5.7.0/24"}
 
 
+@pytest.mark.flannel("47", "B5")
 async def test_a_peer_the_kernel_refuses_keeps_no_pod_from_starting(running):
     running.kernel.refused = ("Route",)
     await running.peer(7)
@@ -281,6 +285,7 @@ async def test_somebody_who_keeps_undoing_us_is_named_and_makes_us_unready(runni
         assert running.status.healing.repairs["route"] == 10
 
 
+@pytest.mark.flannel("B6")
 async def test_an_underlay_with_another_address_is_published_under_the_same_key(running):
     await running.peer(7)
     async with started(running):
@@ -313,6 +318,7 @@ async def test_without_an_underlay_nothing_is_taken_and_its_return_brings_everyt
         await until(lambda: running.status.document()["ready"])
 
 
+@pytest.mark.flannel("47")
 async def test_a_lost_lease_and_a_silent_registry_are_told(running):
     async with started(running):
         await until(lambda: running.status.document()["ready"])

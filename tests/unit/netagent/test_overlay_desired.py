@@ -123,6 +123,7 @@ def test_an_mtu_larger_than_the_interface_has_is_not_promised_to_pods():
         pod_mtu(node(backend=Vxlan(mtu=60)))
 
 
+@pytest.mark.flannel("18")
 def test_a_node_keeps_its_mac_and_no_two_devices_share_one():
     assert vtep_mac("node-a", "flannel.1") == vtep_mac("node-a", "flannel.1")
     macs = {vtep_mac(name, device) for name in ("a", "b") for device in ("flannel.1", "flannel.2", "flannel-v6.1")}
@@ -170,6 +171,7 @@ def test_one_changed_peer_costs_what_it_has():
     assert moving.overlay.peers == 97
 
 
+@pytest.mark.flannel("6", "A5")
 def test_the_own_lease_is_no_peer_and_not_skipped():
     moving = Moving()
     assert moving.overlay.peers == 0

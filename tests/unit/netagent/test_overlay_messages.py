@@ -148,6 +148,7 @@ def test_we_read_pyroute2s_neighbor_only_when_it_is_permanent(address, mac, stat
     assert read == (Neighbor(address, mac, DEVICE) if state == 0x80 else None)
 
 
+@pytest.mark.flannel("28")
 @given(st.binary(max_size=400))
 def test_garbage_ends_the_reading_and_breaks_nothing(garbage):
     for message in messages(garbage):

@@ -27,6 +27,7 @@ def test_what_is_written_is_what_is_found_after_a_restart(tmp_path, families):
     assert read_subnets(path) == subnets
 
 
+@pytest.mark.flannel("17")
 @pytest.mark.parametrize(
     "text",
     ["", "FLANNEL_SUBNET=", "FLANNEL_SUBNET=10.5.1.1/24,10.5.2.1/24", "FLANNEL_SUBNET=fc00::1/64", "nonsense\0="],

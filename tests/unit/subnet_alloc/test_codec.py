@@ -40,6 +40,7 @@ def shape(subnets):
 # -- network configuration ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.flannel("1")
 @pytest.mark.parametrize(
     ("network", "expected"),
     [
@@ -53,6 +54,7 @@ def test_ipv4_defaults(network, expected):
     assert shape(v4_range(json.dumps({"Network": network}))) == expected
 
 
+@pytest.mark.flannel("1")
 @pytest.mark.parametrize(
     ("network", "expected"),
     [
@@ -64,6 +66,7 @@ def test_ipv6_defaults(network, expected):
     assert shape(v6_range(IPv6Network=network)) == expected
 
 
+@pytest.mark.flannel("2")
 def test_given_lengths_and_bounds_are_kept():
     text = '{"Network":"10.3.0.0/16","SubnetMin":"10.3.5.0","SubnetMax":"10.3.8.0","SubnetLen":28}'
     assert shape(v4_range(text)) == (28, "10.3.5.0", "10.3.8.0")
@@ -87,6 +90,7 @@ def test_both_families_at_once():
     }
 
 
+@pytest.mark.flannel("1")
 def test_names_match_in_any_case_and_unknown_ones_are_ignored():
     config = parse_config(b'{"network":"10.5.0.0/16","SUBNETLEN":26,"wibble":[1],"backend":{"tYPE":"VXLAN","vni":7}}')
     assert config.ranges[Family.V4].subnet_len == 26
@@ -181,6 +185,7 @@ def test_an_option_is_found_in_any_case_and_the_last_one_counts():
 # -- keys -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.flannel("3")
 def test_keys_of_one_and_of_both_families():
     assert parse_key(KEY) == {Family.V4: ip_network("10.5.34.0/24")}
     assert parse_key(DUAL_KEY) == {Family.V4: ip_network("10.5.34.0/24"), Family.V6: ip_network("fc00:5:22::/64")}
@@ -192,6 +197,7 @@ def test_a_node_without_ipv4_has_a_key_that_flannel_can_parse():
     assert parse_key("0.0.0.0-0&fc00:5:22::-64") == subnets
 
 
+@pytest.mark.flannel("3")
 @pytest.mark.parametrize(
     "text",
     [
@@ -252,6 +258,7 @@ def attrs_of(value):
     return parse_lease(KEY, value.encode()).attrs
 
 
+@pytest.mark.flannel("5")
 def test_the_value_is_what_flannel_writes_for_vxlan():
     attrs = LeaseAttrs({Family.V4: ip_address("1.2.3.4")}, "vxlan", {Family.V4: VTEP})
     assert render_attrs(attrs) == (
@@ -269,6 +276,7 @@ def test_the_value_is_what_flannel_writes_for_two_families():
     )
 
 
+@pytest.mark.flannel("5")
 def test_the_value_leaves_out_what_is_empty():
     assert render_attrs(LeaseAttrs({Family.V4: ip_address("1.2.3.4")}, "")) == (
         b'{"PublicIP":"1.2.3.4","PublicIPv6":null}'
@@ -352,6 +360,7 @@ ODD_VALUES = st.sampled_from(["10.5.0.0/16", "fc00::/48", "10.5.1.0", 24, {"Type
 DOCUMENTS = st.dictionaries(NAMES, JSON | ODD_VALUES).map(lambda document: json.dumps(document).encode())
 
 
+@pytest.mark.flannel("28")
 @given(st.binary() | DOCUMENTS)
 def test_a_configuration_of_any_bytes_is_read_or_refused(raw):
     try:
@@ -360,6 +369,7 @@ def test_a_configuration_of_any_bytes_is_read_or_refused(raw):
         assert str(error).isprintable()  # noqa: PT017 - most inputs are refused, none may do anything else
 
 
+@pytest.mark.flannel("28")
 @given(st.text() | st.just(KEY), st.binary() | DOCUMENTS)
 def test_a_record_of_any_bytes_is_read_or_refused(key, value):
     try:

@@ -19,6 +19,7 @@ from subnet_alloc.registry import Record
 ANNOTATIONS = Annotations.parse("flannel.alpha.coreos.com")
 
 
+@pytest.mark.flannel("14")
 @pytest.mark.parametrize(
     ("text", "prefix"),
     [
@@ -34,6 +35,7 @@ def test_a_prefix_is_completed(text, prefix):
     assert Annotations.parse(text).prefix == prefix
 
 
+@pytest.mark.flannel("14")
 @pytest.mark.parametrize(
     "text",
     [
@@ -99,6 +101,7 @@ def test_what_is_written_reads_like_a_lease_in_etcd(attrs):
     assert ANNOTATIONS.difference(written, attrs) == {}
 
 
+@pytest.mark.flannel("28")
 @given(
     st.dictionaries(st.sampled_from(["public-ip", "public-ipv6", "backend-data", "backend-type"]), st.text(max_size=30))
 )

@@ -59,6 +59,7 @@ async def keys(registry):
 # -- acquire --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.flannel("4")
 async def test_a_new_node_gets_a_free_subnet_in_range(registry):
     own = await got(registry)
     assert own.lease.subnets == v4("10.5.1.0/24")
@@ -67,11 +68,13 @@ async def test_a_new_node_gets_a_free_subnet_in_range(registry):
     assert own.record.value == render_attrs(attrs())
 
 
+@pytest.mark.flannel("4")
 async def test_the_same_public_ip_gets_the_same_subnet_and_nothing_is_written(registry):
     before = await got(registry)
     assert await got(registry) == before
 
 
+@pytest.mark.flannel("8")
 async def test_a_renewed_lease_lives_on(registry, clock):
     await got(registry)
     clock.now = 86_000
@@ -89,6 +92,7 @@ async def test_a_new_mac_is_written_in_place(registry):
     assert after.record.value == render_attrs(attrs(mac="02:00:00:00:00:01"))
 
 
+@pytest.mark.flannel("4")
 async def test_the_previous_subnet_is_taken_when_free(registry):
     assert (await got(registry, previous=v4("10.5.72.0/24"))).lease.subnets == v4("10.5.72.0/24")
 
@@ -98,17 +102,20 @@ async def test_the_previous_subnet_is_not_taken_from_another_node(registry):
     assert (await got(registry, previous=v4("10.5.72.0/24"))).lease.subnets == v4("10.5.1.0/24")
 
 
+@pytest.mark.flannel("4")
 @pytest.mark.parametrize("text", ["10.6.72.0/24", "10.5.72.0/25", "10.5.0.0/24"])
 async def test_the_previous_subnet_is_ignored_when_it_does_not_fit(registry, text):
     assert (await got(registry, previous=v4(text))).lease.subnets == v4("10.5.1.0/24")
 
 
+@pytest.mark.flannel("4")
 async def test_another_network_forces_a_new_subnet_and_the_old_lease_goes(registry):
     await got(registry)
     assert (await got(registry, config=OTHER_CONFIG)).lease.subnets == v4("10.6.1.0/24")
     assert await keys(registry) == ["10.6.1.0-24"]
 
 
+@pytest.mark.flannel("36", "A7")
 async def test_a_reservation_stays_a_reservation(registry, clock):
     reserved = await registry.create("10.5.9.0-24", b'{"PublicIP":"192.168.0.1"}', 0)
     own = await got(registry)
@@ -124,6 +131,7 @@ async def test_a_lease_without_readable_value_keeps_others_away(registry):
     assert (await got(registry)).lease.subnets == v4("10.5.2.0/24")
 
 
+@pytest.mark.flannel("A6")
 async def test_nodes_with_ipv6_only_are_told_apart(registry):
     wanted = [LeaseAttrs({Family.V6: ip_address(f"fd00::{number}")}, "vxlan") for number in (1, 2)]
     owned = [await got(registry, one, config=V6_CONFIG) for one in wanted]
@@ -158,6 +166,7 @@ class RacyRegistry(MemoryRegistry):
         return await super().create(key, value, ttl_s)
 
 
+@pytest.mark.flannel("30", "A2")
 async def test_after_a_lost_race_the_next_free_subnet_is_taken():
     assert (await got(RacyRegistry(rounds=2))).lease.subnets == v4("10.5.3.0/24")
 
@@ -207,6 +216,7 @@ async def keeps(registry, own, renewals):
     return task
 
 
+@pytest.mark.flannel("8")
 async def test_a_lease_is_renewed_again_and_again():
     registry = MemoryRegistry()
     own = await acquire(registry, attrs(), previous=None, config=CONFIG, choose=first, ttl_s=1)
@@ -231,6 +241,7 @@ async def test_a_margin_makes_renewals_come_earlier(registry, monkeypatch, margi
     assert pauses == [pause_s]
 
 
+@pytest.mark.flannel("35")
 async def test_a_lost_lease_is_told(registry, clock):
     own = await got(registry)
     clock.now = 100_000
@@ -238,6 +249,7 @@ async def test_a_lost_lease_is_told(registry, clock):
         await keep(registry, own)
 
 
+@pytest.mark.flannel("A4")
 async def test_renewal_outlives_an_unreachable_registry(registry):
     own = await got(registry)
     registry.stop()
@@ -246,6 +258,7 @@ async def test_renewal_outlives_an_unreachable_registry(registry):
     task.cancel()
 
 
+@pytest.mark.flannel("36", "A7")
 async def test_a_reservation_needs_no_renewal(registry):
     await registry.create("10.5.9.0-24", render_attrs(attrs()), 0)
     own = await got(registry)
@@ -318,6 +331,7 @@ async def test_following_begins_with_a_listing_even_of_nothing(following):
     assert await step(following) == (set(), frozenset())
 
 
+@pytest.mark.flannel("7")
 async def test_following_tells_what_changed(registry, following):
     await step(following)
     own = (await got(registry)).record
@@ -327,6 +341,7 @@ async def test_following_tells_what_changed(registry, following):
     assert await step(following) == (set(), {own.key})
 
 
+@pytest.mark.flannel("A1")
 async def test_a_malformed_record_is_logged_and_is_no_step(registry, following, caplog):
     await step(following)
     await registry.create("junk", b"", 0)
@@ -343,6 +358,7 @@ async def test_a_lease_that_expires_goes(registry, clock, following):
     assert await step(following) == (set(), {own.key})
 
 
+@pytest.mark.flannel("9", "37", "A5")
 async def test_changes_behind_a_compaction_are_found_by_listing(registry, following):
     await step(following)
     gone = await got(registry, attrs(1))
@@ -367,6 +383,7 @@ async def test_an_outage_leaves_the_leases_and_is_caught_up(registry, following)
     assert await waiting == ({own.key, other.key}, {other.key})
 
 
+@pytest.mark.flannel("A3")
 async def test_following_begins_when_the_registry_answers(registry, following):
     registry.stop()
     waiting = asyncio.ensure_future(step(following))

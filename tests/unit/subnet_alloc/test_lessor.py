@@ -40,6 +40,7 @@ async def test_a_node_that_moved_keeps_its_subnet(registry, lessor):
     assert (await registry.list()).records == (after.record,)
 
 
+@pytest.mark.flannel("36")
 async def test_a_reservation_stays_one_when_its_node_moves(registry, lessor):
     await registry.create("10.5.9.0-24", render_attrs(attrs()), 0)
     await lessor.acquire(attrs(), config=CONFIG)

@@ -1,5 +1,6 @@
 from ipaddress import ip_address, ip_network
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,6 +49,7 @@ def test_a_new_mac_is_a_change():
     assert snapshot.apply(Batch(11, put=(record(ONE, value(1, "02:00:00:00:00:01"), 11),))) == {ONE}
 
 
+@pytest.mark.flannel("37", "A5")
 def test_a_new_mac_is_a_change_also_when_listed_again():
     snapshot = snapshot_of(record(ONE, value(1)), record(TWO, value(2)))
     listing = Listing(90, (record(ONE, value(1, "02:00:00:00:00:01"), 80), record(TWO, value(2), 85)))
@@ -61,6 +63,7 @@ def test_what_a_listing_does_not_hold_is_gone():
     assert not snapshot.skipped
 
 
+@pytest.mark.flannel("31", "A1")
 def test_a_malformed_record_is_skipped_and_named_and_the_rest_goes_on():
     snapshot = snapshot_of(record(ONE, value(1)), record("junk10.5.9.0-24", value(9)), record(TWO, b"{"))
     assert set(snapshot.leases) == {ONE}
@@ -68,6 +71,7 @@ def test_a_malformed_record_is_skipped_and_named_and_the_rest_goes_on():
     assert str(snapshot.skipped[TWO]).startswith(f"{TWO}: ")
 
 
+@pytest.mark.flannel("A1")
 def test_a_lease_whose_value_turns_malformed_stays_in_force_until_mended():
     snapshot = snapshot_of(record(ONE, value(1)))
     before = snapshot.leases[ONE]

@@ -2,6 +2,7 @@
 
 import struct
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,11 +46,13 @@ def test_other_subsystems_are_passed_over():
     assert not list(changes(message(DELTABLE, attribute(1, b"netagent\0"), subsystem=1)))
 
 
+@pytest.mark.flannel("28")
 @given(st.binary(max_size=200))
 def test_any_bytes_come_to_an_end(datagram):
     list(changes(datagram))
 
 
+@pytest.mark.flannel("28")
 @given(st.binary(max_size=60))
 def test_any_attributes_come_to_an_end(body):
     list(changes(message(DELRULE, body)))
