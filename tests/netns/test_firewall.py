@@ -19,6 +19,7 @@ from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment
 from scapy.layers.l2 import Ether
 from scapy.layers.vxlan import VXLAN
 
+from controlloop import command
 from controlloop.family import Family
 from netagent.config import FirewallSettings
 from netagent.firewall.desired import Mode, Policy
@@ -166,9 +167,21 @@ def family(request):
     return request.param
 
 
-@pytest.fixture(params=list(Mode), ids=lambda mode: mode.value)
-def mode(request):
-    return request.param
+@pytest.fixture(params=["nftables", "iptables-nft", "iptables-legacy"])
+def mode(request, monkeypatch, tmp_path):
+    """The agent's mode, on a host whose iptables is of the variant behind the hyphen."""
+    name, _, variant = request.param.partition("-")
+    if variant:
+        monkeypatch.setattr(command, "SEARCH_PATH", f"{programs_of(variant, tmp_path)}:{command.SEARCH_PATH}")
+    return Mode(name)
+
+
+def programs_of(variant, folder):
+    """A folder in which plain names such as `iptables-save` are the programs of this variant."""
+    for name in ("iptables", "ip6tables"):
+        for action in ("", "-save", "-restore"):
+            (folder / f"{name}{action}").symlink_to(command.find(f"{name}-{variant}{action}"))
+    return folder
 
 
 SETTINGS = FirewallSettings(
@@ -271,13 +284,24 @@ async def test_a_restart_and_a_change_of_mode_lose_no_packet_and_change_no_sourc
     assert first.in_kernel
 
 
-async def test_forwarding_is_accepted_where_the_host_drops_it(lab, family):
+@pytest.mark.parametrize("mode", ["iptables-nft", "iptables-legacy"], indirect=True)
+async def test_forwarding_is_accepted_where_the_host_drops_it(lab, family, mode):
     """What nftables cannot promise: there a drop in another table is final."""
     for program in ("iptables", "ip6tables"):
-        run(program, "-P", "FORWARD", "DROP")
-    await started(Mode.IPTABLES)
+        run(command.find(program), "-P", "FORWARD", "DROP")
+    await started(mode)
     assert flow(lab, family, "our pod to the world") == PLACES[family].node_outside
     assert flow(lab, family, "the world to our pod") == PLACES[family].outside
+
+
+@pytest.mark.parametrize(
+    ("mode", "variant"), [("iptables-nft", "nft"), ("iptables-legacy", "legacy")], indirect=["mode"]
+)
+async def test_only_the_variant_that_the_host_uses_is_written(lab, mode, variant):
+    """The other one's rules would see every packet, too, and nobody would look for them there."""
+    await started(mode)
+    saved = {each: subprocess.check_output([f"iptables-{each}-save"], text=True) for each in ("nft", "legacy")}
+    assert [each for each, rules in saved.items() if "NETAGENT" in rules] == [variant]
 
 
 # VXLAN from peers alone
