@@ -300,8 +300,8 @@ async def test_forwarding_is_accepted_where_the_host_drops_it(lab, family, mode)
 async def test_only_the_variant_that_the_host_uses_is_written(lab, mode, variant):
     """The other one's rules would see every packet, too, and nobody would look for them there."""
     await started(mode)
-    saved = {each: subprocess.check_output([f"iptables-{each}-save"], text=True) for each in ("nft", "legacy")}
-    assert [each for each, rules in saved.items() if "NETAGENT" in rules] == [variant]
+    saved = {each: await command.run([f"iptables-{each}-save"]) for each in ("nft", "legacy")}
+    assert [each for each, rules in saved.items() if b"NETAGENT" in rules] == [variant]
 
 
 # VXLAN from peers alone
