@@ -1,91 +1,31 @@
 """Two agents, one etcd, and each backend from the configuration to the packet; the next backend after a restart."""
 
-import json
 import os
-import shutil
 import signal
-import subprocess
-import sys
-from contextlib import contextmanager
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
+from agent_pair import DEVICE, agents, cluster, forget_leases, needs_wireguard, pod, reach_each_other, subnet_env
 from deadline import eventually
-from node_pair import V4, V6, Pair
+from node_pair import V4, V6
 
-from lab.etcd import etcd_argv, health_argv
 from lab.wiring import ip
+from lab.workload import BARE_PYTHON
 from netagent.subnet_file import read_subnets
 
-ETCD = "http://[2001:db8::1]:2379"
-RANGES = {V4: {"Network": "10.6.0.0/16"}, V6: {"IPv6Network": "fd00:6::/48", "EnableIPv6": True}}
-DEVICE = {V4: "flannel.1", V6: "flannel-v6.1"}
-NETAGENT = str(Path(sys.executable).parent / "netagent")
 
-
-@pytest.fixture
-def pair(tmp_path):
-    made = Pair(tmp_path)
-    try:
-        made.up()
+@pytest.fixture(scope="module")
+def connected(tmp_path_factory):
+    with cluster(tmp_path_factory.mktemp("pair")) as made:
         yield made
-    finally:
-        made.down()
 
 
 @pytest.fixture
-def etcd(pair, tmp_path):
-    argv = etcd_argv(tmp_path, client_url=ETCD, peer_url="http://127.0.0.1:2380")
-    with (tmp_path / "etcd.log").open("wb") as log, pair.hosts[1].popen(argv, stdout=log, stderr=log) as server:
-        eventually(lambda: pair.hosts[1].succeeds(health_argv(ETCD)))
-        yield
-        server.terminate()
-
-
-@contextmanager
-def agents(pair, families, backend):
-    """Both agents on one configuration, until what they say is in the subnet file."""
-    config = {"EnableIPv4": V4 in families, "Backend": backend}
-    for family in families:
-        config |= RANGES[family]
-    pair.hosts[1].run(["etcdctl", "--endpoints", ETCD, "put", "/coreos.com/network/config", json.dumps(config)])
-    running = []
-    try:
-        for number, host in pair.hosts.items():
-            subnet_env(pair, number).unlink(missing_ok=True)
-            argv = [NETAGENT, "--etcd-endpoints", ETCD, "--node-name", host.name, "--iface", "eth0"]
-            with (host.folder / "netagent.log").open("ab") as log:
-                running.append(host.popen(argv, stdout=log, stderr=subprocess.STDOUT))
-        for number in pair.hosts:
-            eventually(lambda number=number: subnet_env(pair, number).exists(), 30)
-        yield
-    finally:
-        for each in running:
-            each.terminate()
-        for each in running:
-            each.wait(20)
-
-
-def subnet_env(pair, number):
-    return pair.hosts[number].run_dir / "flannel" / "subnet.env"
-
-
-def pod(pair, number, family):
-    """The first address of a node's subnet, where its bridge would be; made there if need be."""
-    address = read_subnets(subnet_env(pair, number))[family][1]
-    nodad = ["nodad"] if family is V6 else []
-    pair.hosts[number].run(["ip", "addr", "replace", f"{address}/{family.bits}", "dev", "lo", *nodad])
-    return address
-
-
-def reach_each_other(pair, families, mtu):
-    """A packet of the size that the subnet file promises gets there and back."""
-    assert f"FLANNEL_MTU={mtu}\n" in subnet_env(pair, 1).read_text()
-    for family in families:
-        here, there = pod(pair, 1, family), pod(pair, 2, family)
-        size = str(mtu - (28 if family is V4 else 48))
-        ping = ["ping", "-c1", "-W2", "-M", "do", "-s", size, "-I", str(here), str(there)]
-        eventually(lambda ping=ping: pair.hosts[1].succeeds(ping), 20)
+def pair(connected):
+    """Without the leases and pods of the test before."""
+    forget_leases(connected)
+    return connected
 
 
 CASES = {
@@ -99,7 +39,7 @@ CASES = {
 
 @pytest.mark.flannel("19", "22", "23", "44", "A6")
 @pytest.mark.parametrize("case", CASES)
-def test_two_agents_connect_their_pods(pair, etcd, case):
+def test_two_agents_connect_their_pods(pair, case):
     families, backend, mtu = CASES[case]
     with agents(pair, families, backend):
         reach_each_other(pair, families, mtu)
@@ -107,6 +47,55 @@ def test_two_agents_connect_their_pods(pair, etcd, case):
         assert all(subnets[0][family] != subnets[1][family] for family in families)
         encapsulated = backend == {"Type": "vxlan"}
         assert pair.routes() == sorted(DEVICE[family] if encapsulated else "eth0" for family in families)
+
+
+BULK = str(Path(__file__).with_name("bulk.py"))
+BULK_BYTES = 20_000_000
+BACKENDS = {
+    "vxlan": {"Type": "vxlan"},
+    "host-gw": {"Type": "host-gw"},
+    "wireguard": pytest.param({"Type": "wireguard"}, marks=needs_wireguard),
+}
+
+
+@pytest.mark.flannel("24")
+@pytest.mark.parametrize("backend", BACKENDS.values(), ids=BACKENDS)
+def test_a_bulk_transfer_arrives_whole(pair, backend):
+    """In segments larger than any packet, as the kernel sends them; how fast, is for bench/."""
+    with agents(pair, [V4, V6], backend):
+        for family in (V4, V6):
+            here, there = str(pod(pair, 1, family)), str(pod(pair, 2, family))
+            receiver = pair.hosts[2].popen([*BARE_PYTHON, BULK, "receive", there, "7000"], stdout=PIPE, text=True)
+            with receiver:
+                assert receiver.stdout.readline() == "listening\n"
+                send = [*BARE_PYTHON, BULK, "send", here, there, "7000", str(BULK_BYTES)]
+                eventually(lambda here=here, there=there: pings(pair, here, there))
+                assert pair.hosts[1].run(send) == receiver.stdout.readline()
+
+
+def pings(pair, here, there):
+    return pair.hosts[1].succeeds(["ping", "-c1", "-W1", "-I", here, there])
+
+
+BEHIND_NAT = """
+table ip router {
+    chain in { type nat hook prerouting priority -100; ip daddr 198.51.100.2 dnat to 192.0.2.2; }
+    chain out { type nat hook postrouting priority 100; ip saddr 192.0.2.2 udp dport 8472 snat to 198.51.100.2; }
+}
+"""
+
+
+@pytest.mark.flannel("45", "A9")
+def test_a_node_behind_nat_is_reached_at_its_public_address_and_sends(pair):
+    """The node translates for itself what a router in front of it would."""
+    pair.hosts[2].run(["nft", "-f", "-"], stdin=BEHIND_NAT)
+    pair.shows("ip route add 198.51.100.2 via 192.0.2.2")
+    with agents(pair, [V4], {"Type": "vxlan"}, flags=[(), ["--public-ip=198.51.100.2"]]):
+        reach_each_other(pair, [V4], 1450)
+        assert "local 192.0.2.2 " in pair.shows("ip -d link show flannel.1", 2)
+        assert "dst 198.51.100.2 " in pair.shows("bridge fdb show dev flannel.1")
+    pair.shows("nft delete table ip router", 2)
+    pair.shows("ip route del 198.51.100.2")
 
 
 STEPS = [
@@ -117,15 +106,9 @@ STEPS = [
 ]
 
 
-needs_wireguard = pytest.mark.skipif(
-    shutil.which("wg") is None or shutil.which("wireguard-go") is None or not Path("/dev/net/tun").exists(),
-    reason="needs wireguard-tools, wireguard-go and /dev/net/tun",
-)
-
-
 @pytest.mark.flannel("19", "41", "B4")
 @needs_wireguard
-def test_a_restart_with_another_backend_connects_the_same_subnets_and_leaves_nothing(pair, etcd):
+def test_a_restart_with_another_backend_connects_the_same_subnets_and_leaves_nothing(pair):
     before = None
     for backend, mtu in STEPS:
         with agents(pair, [V4, V6], backend):
@@ -143,7 +126,7 @@ def wireguard_programs(pair, number):
 
 
 @needs_wireguard
-def test_wireguard_comes_back_with_its_peers_when_its_program_or_device_is_gone(pair, etcd):
+def test_wireguard_comes_back_with_its_peers_when_its_program_or_device_is_gone(pair):
     with agents(pair, [V4, V6], {"Type": "wireguard", "PersistentKeepaliveInterval": 1}):
         reach_each_other(pair, [V4, V6], 1420)
         for pid in wireguard_programs(pair, 1):
