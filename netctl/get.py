@@ -11,12 +11,12 @@ from netctl.output import Column, Item, Listing, render_listing
 from netctl.status import FINDING, OK, UNREACHABLE, age
 
 
-def show(run_dir: Path, page: str, form: str) -> int:
-    """Print one of the agent's lists. Exit code 1: something in it is wrong; 3: the agent does not answer."""
+def show(run_dir: Path, agent: str, page: str, form: str) -> int:
+    """Print one of this agent's lists. Exit code 1: something in it is wrong; 3: the agent does not answer."""
     try:
-        items = get_json(run_dir / "netagent.sock", f"/{page}")["items"]
+        items = get_json(run_dir / f"{agent}.sock", f"/{page}")["items"]
     except UnreachableError as error:
-        click.echo(f"netctl: netagent does not answer ({error})", err=True)
+        click.echo(f"netctl: {agent} does not answer ({error})", err=True)
         return UNREACHABLE
     listing = peers(items, time.time()) if page == "peers" else leases(items)
     if text := render_listing(listing, form):

@@ -8,6 +8,7 @@ import click
 from controlloop import __version__
 from controlloop.flags import run_command
 from controlloop.runtime import runtime_directory
+from netagent.instance import LIMIT, Instance
 from netctl.lab import lab
 from netctl.output import FORMATS
 
@@ -20,6 +21,14 @@ ENDPOINTS = click.option(
     help="Also from NODENET_ETCD_ENDPOINTS.",
 )
 PREFIX = click.option("--etcd-prefix", metavar="KEY", default="/nodenet", show_default=True)
+INSTANCE = click.option(
+    "--instance",
+    type=click.IntRange(0, LIMIT),
+    default=0,
+    show_default=True,
+    envvar="NODENET_INSTANCE",
+    help="Of which of the node's agents; also from NODENET_INSTANCE.",
+)
 OUTPUT = click.option("-o", "--output", "form", type=click.Choice(FORMATS), default="table", show_default=True)
 
 
@@ -48,20 +57,22 @@ def status(form: str) -> int:
 
 
 @netctl.command()
+@INSTANCE
 @OUTPUT
-def leases(form: str) -> int:
+def leases(instance: int, form: str) -> int:
     """Who has which pod subnet, as this node's agent reads the registry.
 
     Exit code 0: all is well; 1: some are skipped; 3: the agent does not answer.
     """
     from netctl.get import show  # noqa: PLC0415
 
-    return show(runtime_directory(), "leases", form)
+    return show(runtime_directory(), Instance(instance).program, "leases", form)
 
 
 @netctl.command()
+@INSTANCE
 @OUTPUT
-def peers(form: str) -> int:
+def peers(instance: int, form: str) -> int:
     """The other nodes: what leads to them, and whether they answer over the overlay.
 
     PATH is `reachable`, `lost`, `mtu` when only small packets arrive, and `silent` for who never answered, as flanneld.
@@ -69,7 +80,7 @@ def peers(form: str) -> int:
     """
     from netctl.get import show  # noqa: PLC0415
 
-    return show(runtime_directory(), "peers", form)
+    return show(runtime_directory(), Instance(instance).program, "peers", form)
 
 
 @netctl.command()

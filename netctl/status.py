@@ -1,5 +1,6 @@
 """`netctl status`: the verdict first, then each daemon, then whatever is wrong."""
 
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -51,7 +52,8 @@ class NodeStatus:
 
 def read_status(run_dir: Path) -> NodeStatus:
     status = NodeStatus()
-    for daemon, describe in (("netagent", describe_netagent), ("netproxy", describe_netproxy)):
+    for daemon in (*agents(run_dir), "netproxy"):
+        describe = describe_netproxy if daemon == "netproxy" else describe_netagent
         try:
             document = get_json(run_dir / f"{daemon}.sock", "/status")
         except UnreachableError as error:
@@ -64,6 +66,16 @@ def read_status(run_dir: Path) -> NodeStatus:
     return status
 
 
+def agents(run_dir: Path) -> list[str]:
+    """Those that ran since the node started, by the locks that they left: one for each overlay."""
+    return sorted(path.stem for path in run_dir.glob("netagent*.lock")) or ["netagent"]
+
+
+def unit_of(daemon: str) -> str:
+    """netagent2 is an instance of a template: netagent@2."""
+    return re.sub(r"(?=\d)", "@", daemon)
+
+
 def add(status: NodeStatus, daemon: str, document: Mapping[str, Any], description: Iterator[str]) -> None:
     status.node, status.daemons[daemon] = document["node"], document
     ready = "ready" if document["ready"] else "NOT READY"
@@ -71,7 +83,7 @@ def add(status: NodeStatus, daemon: str, document: Mapping[str, Any], descriptio
     if away := document.get("source", {}).get("away"):
         status.problems.append(f"{daemon} hears nothing new, what is programmed stays: {away}")
     if not document["ready"]:
-        status.problems.append(f"{daemon}: the kernel does not hold what is desired (journalctl -u {daemon})")
+        status.problems.append(f"{daemon}: the kernel does not hold what is desired (journalctl -u {unit_of(daemon)})")
     status.problems += [f"skipped {item['name']}: {item['reason']}" for item in document["skipped"]]
     status.problems += map(finding_text, document.get("findings", ()))
     status.details += details(daemon, document)

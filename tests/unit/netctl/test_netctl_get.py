@@ -131,6 +131,12 @@ def test_a_skipped_lease_is_a_finding(tmp_path, monkeypatch):
         assert run_command(netctl, ["leases", "-o", "name"]) == 1
 
 
+def test_another_agent_of_the_node_is_asked_by_its_number(tmp_path, monkeypatch):
+    monkeypatch.setattr("netctl.main.runtime_directory", lambda: tmp_path)
+    with answering(tmp_path / "netagent2.sock", {"items": [peer()]}):
+        assert run_command(netctl, ["peers", "--instance", "2", "-o", "name"]) == 0
+
+
 @pytest.mark.parametrize("command", ["peers", "leases"])
 def test_an_agent_that_does_not_answer_is_one_line_and_3(tmp_path, monkeypatch, capsys, command):
     monkeypatch.setattr("netctl.main.runtime_directory", lambda: tmp_path)

@@ -109,6 +109,16 @@ def test_a_daemon_that_does_not_answer_outweighs_a_finding(tmp_path, silent):
     assert f"  ! {silent} does not answer ({tmp_path / silent}.sock: No such file or directory); " in found.render()
 
 
+def test_each_overlay_of_the_node_has_an_agent_of_its_own(tmp_path):
+    for name in ("netagent", "netagent2", "netproxy"):
+        (tmp_path / f"{name}.lock").touch()
+    waiting = {**NETAGENT, "ready": False, "devices": ["flannel.2"]}
+    found = status_of(tmp_path, netagent=NETAGENT, netagent2=waiting, netproxy=NETPROXY)
+    assert [line.split()[0] for line in found.render().splitlines()[1:4]] == ["netagent", "netagent2", "netproxy"]
+    assert found.problems == ["netagent2: the kernel does not hold what is desired (journalctl -u netagent@2)"]
+    assert read_status(tmp_path).problems[1].startswith("netagent2 does not answer")
+
+
 def test_a_node_without_daemons_has_no_name(tmp_path):
     found = read_status(tmp_path / "nowhere")
     assert found.exit_code == UNREACHABLE
