@@ -6,6 +6,7 @@ Argument lists, absolute paths, a clean environment, no shell. A failure carries
 import asyncio
 import os
 import shutil
+from collections import deque
 from collections.abc import Mapping, Sequence
 
 SEARCH_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -39,6 +40,10 @@ def clean_environment() -> dict[str, str]:
     return {"PATH": SEARCH_PATH, "LC_ALL": "C.UTF-8", **kept}
 
 
+own_processes: deque[int] = deque(maxlen=64)
+"""Ids of the programs that were started last: the kernel tells by them whose a change was."""
+
+
 async def run(argv: Sequence[str], stdin: bytes = b"", *, environment: Mapping[str, str] | None = None) -> bytes:
     """Run one program to its end and give back its stdout; CommandError when it fails.
 
@@ -54,6 +59,7 @@ async def run(argv: Sequence[str], stdin: bytes = b"", *, environment: Mapping[s
         stderr=asyncio.subprocess.PIPE,
         env={**clean_environment(), **(environment or {})},
     )
+    own_processes.append(process.pid)
     try:
         stdout, stderr = await process.communicate(stdin)
     except asyncio.CancelledError:

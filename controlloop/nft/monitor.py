@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -10,23 +11,24 @@ from controlloop.nft.notifications import Change, changes
 
 NETLINK_NETFILTER = 12
 MEMBERSHIP = 1 << 6  # NFNLGRP_NFTABLES (linux/netfilter/nfnetlink.h) is 7
+SO_RCVBUFFORCE = 33  # asm-generic/socket.h; Python does not name it
 DATAGRAM = 64 * 1024
 PORTION = 100
 """Datagrams read in one turn of the loop."""
 
 
-class RulesetMonitor:
-    """Counts what it hears and keeps none of it. CAP_NET_ADMIN is needed to listen."""
+class NftablesSocket(ABC):
+    """Reads what the kernel says in the network namespace of the thread that made it. Needs CAP_NET_ADMIN."""
 
-    def __init__(self, concerns: Callable[[Change], bool]) -> None:
-        """Hear from now on, in the network namespace of the calling thread, of changes that `concerns` us."""
-        self._concerns = concerns
+    def __init__(self, buffer_bytes: int = 0) -> None:
+        """Hear from now on. `buffer_bytes`: how much the kernel keeps for us; 0: its default, about 200 kB."""
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
         self._socket.setblocking(False)
+        if buffer_bytes:
+            # Refused to a container's CAP_NET_ADMIN: then more is lost, and looked for.
+            with suppress(PermissionError):
+                self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, buffer_bytes)
         self._socket.bind((0, MEMBERSHIP))
-        self.touched = False
-        """Something of concern was changed, or we were too slow to hear whether."""
-        self.transactions = 0
 
     def start(self, heard: Callable[[], None]) -> None:
         """Call `heard` whenever something was said."""
@@ -47,15 +49,37 @@ class RulesetMonitor:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:  # netlink(7): messages were lost
                     raise
-                self.touched = True
+                self._lost()
                 continue
             self._take(datagram)
+
+    @abstractmethod
+    def _take(self, datagram: bytes) -> None: ...
+
+    @abstractmethod
+    def _lost(self) -> None:
+        """The kernel dropped messages: we were too slow."""
+
+    def _read(self, heard: Callable[[], None]) -> None:
+        self.drain()
+        heard()
+
+
+class RulesetMonitor(NftablesSocket):
+    """Counts what it hears and keeps none of it."""
+
+    def __init__(self, concerns: Callable[[Change], bool]) -> None:
+        """Hear of changes that `concerns` us."""
+        super().__init__()
+        self._concerns = concerns
+        self.touched = False
+        """Something of concern was changed, or we were too slow to hear whether."""
+        self.transactions = 0
 
     def _take(self, datagram: bytes) -> None:
         for change in changes(datagram):
             self.transactions += not change.table
             self.touched |= bool(change.table) and self._concerns(change)
 
-    def _read(self, heard: Callable[[], None]) -> None:
-        self.drain()
-        heard()
+    def _lost(self) -> None:
+        self.touched = True

@@ -9,9 +9,12 @@ from typing import NamedTuple
 
 SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
 NEWGEN = 15
-REMOVALS = frozenset({2, 5, 8, 11, 14})  # of a table, chain, rule, set, element
-OBJECTS = frozenset({0, 3, 6, 9, 12}) | REMOVALS
-CHAIN_NAME = {3: 3, 5: 3, 6: 2, 8: 2}
+NEWTABLE, DELTABLE, NEWCHAIN, DELCHAIN, NEWRULE, DELRULE, NEWSET, DELSET, NEWSETELEM, DELSETELEM = (
+    0, 2, 3, 5, 6, 8, 9, 11, 12, 14,
+)  # fmt: skip
+REMOVALS = frozenset({DELTABLE, DELCHAIN, DELRULE, DELSET, DELSETELEM})
+OBJECTS = frozenset({NEWTABLE, NEWCHAIN, NEWRULE, NEWSET, NEWSETELEM}) | REMOVALS
+CHAIN_NAME = {NEWCHAIN: 3, DELCHAIN: 3, NEWRULE: 2, DELRULE: 2}
 """Which attribute names the chain, in messages about chains and rules."""
 TABLE_NAME = 1
 
@@ -21,6 +24,18 @@ ATTRIBUTE = struct.Struct("=HH")
 TYPE_MASK = 0x3FFF
 
 
+class Message(NamedTuple):
+    """One message about a ruleset."""
+
+    kind: int
+    family: int
+    """AF_INET and so on; 0 for the end of a transaction."""
+    port: int
+    """The netlink port of whoever made the change: a program's first socket has its process id."""
+    payload: bytes
+    """Attributes."""
+
+
 class Change(NamedTuple):
     table: str
     """Empty for the end of a transaction: what was said before it is one."""
@@ -28,35 +43,55 @@ class Change(NamedTuple):
     is_removal: bool = False
 
 
-def changes(datagram: bytes) -> Iterator[Change]:
-    """Each object that was changed; at the end of each transaction one without a table."""
+def messages(datagram: bytes) -> Iterator[Message]:
+    """The messages about nftables; whatever else is in the datagram is passed over."""
     at = 0
     while at + HEADER.size <= len(datagram):
-        length, kind, *_ = HEADER.unpack_from(datagram, at)
+        length, kind, _, _, port = HEADER.unpack_from(datagram, at)
         if length < HEADER.size:
             return
-        message = kind & 0xFF
-        if kind >> 8 == SUBSYSTEM and message == NEWGEN:
-            yield Change("")
-        elif kind >> 8 == SUBSYSTEM and message in OBJECTS:
-            names = texts(datagram[at + HEADER.size + GENERIC_HEADER : at + length])
-            chain = names.get(CHAIN_NAME.get(message, 0), "")
-            yield Change(names.get(TABLE_NAME, ""), chain, message in REMOVALS)
+        if kind >> 8 == SUBSYSTEM and length >= HEADER.size + GENERIC_HEADER <= len(datagram) - at:
+            body = at + HEADER.size
+            yield Message(kind & 0xFF, datagram[body], port, datagram[body + GENERIC_HEADER : at + length])
         at += aligned(length)
 
 
-def texts(payload: bytes) -> dict[int, str]:
-    """The first attributes by type, as text: names stand before everything else."""
-    found: dict[int, str] = {}
+def changes(datagram: bytes) -> Iterator[Change]:
+    """Each object that was changed; at the end of each transaction one without a table."""
+    for message in messages(datagram):
+        if message.kind == NEWGEN:
+            yield Change("")
+        elif message.kind in OBJECTS:
+            yield change_of(message)
+
+
+def change_of(message: Message) -> Change:
+    names = dict(texts(message.payload))
+    chain = names.get(CHAIN_NAME.get(message.kind, 0), "")
+    return Change(names.get(TABLE_NAME, ""), chain, message.kind in REMOVALS)
+
+
+def texts(payload: bytes) -> Iterator[tuple[int, str]]:
+    """The first attributes, as text: names stand before everything else."""
+    for count, (kind, value) in enumerate(attributes(payload)):
+        if count == TABLE_NAME + max(CHAIN_NAME.values()):
+            return
+        yield kind, text(value)
+
+
+def text(value: bytes) -> str:
+    return value.partition(b"\0")[0].decode(errors="replace")
+
+
+def attributes(payload: bytes) -> Iterator[tuple[int, bytes]]:
+    """Type and value of each; a broken one ends them."""
     at = 0
-    while at + ATTRIBUTE.size <= len(payload) and len(found) < TABLE_NAME + max(CHAIN_NAME.values()):
+    while at + ATTRIBUTE.size <= len(payload):
         length, kind = ATTRIBUTE.unpack_from(payload, at)
         if length < ATTRIBUTE.size:
-            break
-        value = payload[at + ATTRIBUTE.size : at + length]
-        found.setdefault(kind & TYPE_MASK, value.partition(b"\0")[0].decode(errors="replace"))
+            return
+        yield kind & TYPE_MASK, payload[at + ATTRIBUTE.size : at + length]
         at += aligned(length)
-    return found
 
 
 def aligned(length: int) -> int:

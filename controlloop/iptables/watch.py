@@ -1,0 +1,34 @@
+"""Follows what other programs do to chains of ours through iptables-nft, which writes to nftables."""
+
+from collections.abc import Container
+
+from controlloop.family import Family
+from controlloop.iptables.chains import Key, Owned, Rules
+from controlloop.iptables.transaction import TABLES
+from controlloop.nft import notifications as said
+from controlloop.nft.notifications import Change, Message
+from controlloop.nft.watch import RulesetWatch
+
+UNKNOWN: Rules = ("changed by somebody",)
+
+
+class IptablesWatch(RulesetWatch[Key, Rules]):
+    """Of the owned chains, and of our jumps in the others."""
+
+    def __init__(self, family: Family, owned: Owned, own_ports: Container[int]) -> None:
+        super().__init__(family, own_ports)
+        self._owned = owned
+
+    def _note(self, change: Change, message: Message) -> bool:
+        if change.table not in TABLES:
+            return False
+        if not change.chain:
+            self._drift.everything |= change.is_removal
+            return change.is_removal
+        key = (change.table, change.chain)
+        if self._owned.is_ours(change.chain):
+            self._drift.note(key, None if message.kind == said.DELCHAIN else UNKNOWN)
+        elif change.is_removal:
+            # Perhaps a jump of ours: what the rule was is not told in words.
+            self._drift.unread.add(key)
+        return self._owned.is_ours(change.chain) or change.is_removal
