@@ -1,4 +1,4 @@
-"""Lengths of time as Go writes them (`time.ParseDuration`): what flags and configuration files of a drop-in hold. Pure."""
+"""Lengths of time as Go writes them (`time.ParseDuration`), in flags and configuration files of a drop-in. Pure."""
 
 import re
 
