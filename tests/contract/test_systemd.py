@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from controlloop.runtime import runtime_directory
+from lab.host import as_daemon, daemon_uid
+from netagent.config import read_flags, settings_from
 
 SYSTEMD = Path(__file__).resolve().parents[2] / "systemd"
 LIBEXEC = Path("/usr/lib/systemd")
@@ -51,8 +53,9 @@ def copy_of(daemon: str, directory: Path, broken: tuple[str, str] = ("", "")) ->
     return path
 
 
-def with_legacy_iptables(unit: Path) -> Path:
-    shutil.copytree(SYSTEMD / "netproxy.service.d", unit.with_name("netproxy.service.d"))
+def with_drop_in(unit: Path) -> Path:
+    """What lies beside a unit: legacy iptables for netproxy, wireguard-go for netagent."""
+    shutil.copytree(SYSTEMD / f"{unit.name}.d", unit.with_name(f"{unit.name}.d"))
     return unit
 
 
@@ -69,8 +72,30 @@ def test_systemd_has_nothing_to_complain_about(daemon, tmp_path):
     assert complaints(copy_of(daemon, tmp_path)) == ""
 
 
-def test_nor_with_the_drop_in(tmp_path):
-    assert complaints(with_legacy_iptables(copy_of("netproxy", tmp_path))) == ""
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_nor_with_the_drop_in(daemon, tmp_path):
+    assert complaints(with_drop_in(copy_of(daemon, tmp_path))) == ""
+
+
+def test_a_mistake_in_a_drop_in_is_seen(tmp_path):
+    unit = with_drop_in(copy_of("netagent", tmp_path))
+    drop_in = tmp_path / "netagent.service.d/wireguard-go.conf"
+    drop_in.write_text(drop_in.read_text().replace("KillMode=process", "KillMode=main"))
+    assert complaints(unit) != ""
+
+
+def test_one_file_is_the_unit_of_the_first_overlay_and_the_template_of_the_others(tmp_path):
+    copy_of("netagent", tmp_path).rename(tmp_path / "netagent@.service")
+    assert complaints(tmp_path / "netagent@2.service") == ""
+    environment = service("netagent")["Environment"]
+    assert read_instance(environment.replace("%i", "")) == (0, "/run/flannel/subnet.env")
+    assert read_instance(environment.replace("%i", "2")) == (2, "/run/flannel/subnet2.env")
+
+
+def read_instance(environment: str) -> tuple[int, str]:
+    variables = dict(word.split("=", 1) for word in environment.split())
+    settings = settings_from(read_flags([], variables), "node-a")
+    return settings.instance.number, settings.subnet_file
 
 
 @pytest.mark.parametrize("daemon", DAEMONS)
@@ -105,6 +130,42 @@ def test_legacy_iptables_adds_raw_sockets_and_its_lock_only():
         ("CapabilityBoundingSet", "CAP_NET_RAW"),
         ("ReadWritePaths", "/run/xtables.lock"),
     ]
+
+
+def test_wireguard_go_adds_one_device_and_its_sockets_and_outlives_the_daemon():
+    assert settings(SYSTEMD / "netagent.service.d/wireguard-go.conf") == [
+        ("KillMode", "process"),
+        ("RuntimeDirectory", "wireguard"),
+        ("PrivateDevices", "no"),
+        ("DeviceAllow", "/dev/net/tun rw"),
+    ]
+
+
+# What systemd gives the daemon with that drop-in: the device as udev makes it, and a directory of its own.
+WIREGUARD_GO = """
+    mount -t tmpfs -o mode=755 tmpfs /run
+    {directory}
+    mount -t tmpfs tmpfs /dev/net
+    mknod /dev/net/tun c 10 200
+    chmod 666 /dev/net/tun
+    {daemon} wireguard-go flannel-wg 2>/dev/null
+    {daemon} wg show flannel-wg
+    ip link del flannel-wg
+"""
+
+
+@needs_root
+@pytest.mark.skipif(
+    shutil.which("wireguard-go") is None or shutil.which("wg") is None or not Path("/dev/net/tun").exists(),
+    reason="needs wireguard-go, wireguard-tools and /dev/net/tun",
+)
+def test_that_is_what_wireguard_go_needs():
+    daemon, uid = " ".join(as_daemon([])), daemon_uid()
+    directory = f"install -d -o {uid} /run/wireguard"
+    shown = run(*APART, WIREGUARD_GO.format(daemon=daemon, directory=directory))
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout.startswith("interface: flannel-wg\n")
+    assert run(*APART, WIREGUARD_GO.format(daemon=daemon, directory="")).returncode != 0
 
 
 @pytest.mark.parametrize("daemon", DAEMONS)
@@ -148,7 +209,8 @@ def test_sockets_of_netagent_are_not_in_the_directory_of_flannel(monkeypatch):
 @pytest.mark.parametrize("daemon", DAEMONS)
 def test_options_come_from_the_file_that_documents_them(daemon):
     variable = f"{daemon.upper()}_OPTIONS"
-    assert service(daemon)["EnvironmentFile"] == f"-/etc/default/{daemon}"
+    number = "%i" if daemon == "netagent" else ""
+    assert service(daemon)["EnvironmentFile"] == f"-/etc/default/{daemon}{number}"
     assert service(daemon)["ExecStart"] == f"/usr/lib/nodenet/bin/{daemon} ${variable}"
     assert re.fullmatch(rf'{variable}="[^"$]*"', (SYSTEMD / "default" / daemon).read_text().splitlines()[-1])
 
@@ -182,11 +244,12 @@ def test_exposure_stays_low(daemon, tmp_path, record_property):
     assert powers_left(unit) == {"CapabilityBoundingSet=~CAP_NET_ADMIN"}
 
 
-def test_exposure_stays_low_with_legacy_iptables(tmp_path, record_property):
-    plain = exposure(copy_of("netproxy", tmp_path))
-    legacy = exposure(with_legacy_iptables(tmp_path / "netproxy.service"))
-    record_property("exposure", legacy)
-    assert plain < legacy <= EXPOSURE_LIMIT
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_exposure_stays_low_with_the_drop_in(daemon, tmp_path, record_property):
+    plain = exposure(copy_of(daemon, tmp_path))
+    more = exposure(with_drop_in(tmp_path / f"{daemon}.service"))
+    record_property("exposure", more)
+    assert plain < more <= EXPOSURE_LIMIT
 
 
 def test_a_unit_without_sandbox_fails_the_threshold(tmp_path):
@@ -273,7 +336,7 @@ def test_modules_are_names_one_to_a_line():
 def started_networkd(drop_in: Path) -> str:
     """What systemd-networkd says of its configuration until it has seen all links."""
     script = f"""
-        mount -t tmpfs tmpfs /run
+        mount -t tmpfs -o mode=755 tmpfs /run
         mkdir -p /run/systemd/networkd.conf.d
         cp {drop_in} /run/systemd/networkd.conf.d/nodenet.conf
         exec {LIBEXEC}/systemd-networkd
