@@ -10,7 +10,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Never
 
@@ -44,7 +43,8 @@ class Runner:
         self, job: Callable[[bool], Awaitable[None]], *, resync_s: float, turn: Callable[[], None], tick_s: float = 5.0
     ) -> None:
         """Prepare to run `job(resync)`. `turn` is called after each run and every `tick_s` of idling: a sign of life
-        that a job which hangs does not give, but one that fails and is retried does.
+        that a job which hangs does not give, but one that fails and is retried does. A wake-up is not kept waiting
+        for it.
         """
         self._job = job
         self._resync_s = resync_s
@@ -83,7 +83,8 @@ class Runner:
         # A job that is woken all the time, and never has to wait itself, must still let the other tasks run.
         await asyncio.sleep(0)
         while not self._awake.is_set() and (remaining := deadline - loop.time()) > 0:
-            with suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(min(remaining, self._tick_s)):
                     await self._awake.wait()
-            self._turn()
+            except TimeoutError:
+                self._turn()

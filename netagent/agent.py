@@ -7,13 +7,14 @@ import asyncio
 import socket
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
 from controlloop.delta import Delta
 from controlloop.errors import Skipped
+from controlloop.family import IPAddress
 from controlloop.logs import Log
 from controlloop.memory import give_back
 from controlloop.reconcile import Kernel, describe
@@ -27,7 +28,7 @@ from netagent.drift import Judge
 from netagent.firewall.firewall import Firewall
 from netagent.footing import Footing, Survey
 from netagent.healing import Healing
-from netagent.kernel import OverlayError
+from netagent.kernel import Failure, OverlayError
 from netagent.links import decode_link
 from netagent.messages import forget_addresses
 from netagent.monitor import Monitor
@@ -94,6 +95,8 @@ class Agent:
         self._convergence = Convergence(surroundings.kernel, self._overlay, self._healing, surroundings.monitor)
         self._snapshot: LeaseSnapshot | None = None
         self._changed: set[str] = set()
+        self._judged: set[str] = set()
+        """Peers that the firewall has not looked at yet."""
         self._skipped = SkippedLog(log)
         self._tidy_up_due = True
         self._runs: deque[float] = deque(maxlen=BURST_RUNS)
@@ -132,9 +135,11 @@ class Agent:
             async for snapshot, changed in steps:
                 self._snapshot = snapshot
                 self._changed |= changed
+                self._runner.wake()
+                # What changed goes into the kernel first; the lease is judged, and the next answer read, behind it.
+                await asyncio.sleep(0)
                 self._tenancy.look_at(snapshot, went_back=snapshot.revision < revision)
                 revision = snapshot.revision
-                self._runner.wake()
 
     # The underlay
 
@@ -164,7 +169,7 @@ class Agent:
         await self._gather_burst()
         changed, self._changed = self._changed, set()
         delta = self._overlay.follow(own.record.key, own.lease, snapshot, changed)
-        self._tell_skipped(snapshot, failures=())
+        self._ask_guard(own)
         await self._bring_in(own, snapshot, delta, heard.objects)
         if self._tidy_up_due:
             self._tidy_up_due = False
@@ -174,44 +179,46 @@ class Agent:
     async def _bring_in(
         self, own: OwnLease, snapshot: LeaseSnapshot, delta: Delta[Key, Object], suspects: Suspects
     ) -> None:
-        self._plan_firewall(own, snapshot)
         started = time.monotonic()
         try:
             applied = await self._convergence.bring_in(delta, suspects)
-        except OverlayError as error:
-            self._note(started, Delta(), error)
-            self._tell_skipped(snapshot, failures=skipped_by_kernel(error))
-            # A peer that the kernel refuses must not keep this node's pods from starting.
-            if not concerns_device(error):
-                self._write_subnet_file(own)
-            raise
         except Exception as error:
             self._note(started, Delta(), error)
+            refused = error.failures if isinstance(error, OverlayError) else []
+            self._tell_skipped(snapshot, refused)
+            # A peer that the kernel refuses must not keep this node's pods from starting.
+            if refused and not concern_device(refused):
+                self._write_subnet_file(own)
             raise
         self._around.settle()
         self._note(started, applied, None)
+        self._tell_skipped(snapshot, refused=())
         self._write_subnet_file(own)
         self._tell_ready()
 
     # The firewall
 
-    def _plan_firewall(self, own: OwnLease, snapshot: LeaseSnapshot) -> None:
-        firewall = self._around.firewall
-        if firewall is None:
-            return
-        firewall.plan(self._footing.node.networks, own.lease.subnets)
-        firewall.plan_peers(
-            (name, snapshot.leases[name].attrs.public_ip.values() if self._overlay.of(name) else ())
-            for name in self._overlay.judged
-        )
-        self._guard.wake()
+    def _ask_guard(self, own: OwnLease) -> None:
+        """To look at those that the overlay has just judged, as soon as the kernel has them."""
+        if self._around.firewall:
+            self._around.firewall.plan(self._footing.node.networks, own.lease.subnets)
+            self._judged |= self._overlay.judged
+            self._guard.wake()
 
     async def _sync_firewall(self, resync: bool) -> None:  # noqa: FBT001 - the Runner's shape of a job
-        assert self._around.firewall is not None
-        await self._around.firewall.sync(resync=resync)
+        firewall = self._around.firewall
+        assert firewall is not None
+        judged, self._judged = self._judged, set()
+        firewall.plan_peers((name, self._sources_of(name)) for name in judged)
+        await firewall.sync(resync=resync)
         if resync or not self._up.is_set():  # the first one looks at everything, too
             give_back()
         self._tell_ready()
+
+    def _sources_of(self, peer: str) -> Collection[IPAddress]:
+        """Where it sends from; none for one that is not followed."""
+        lease = self._snapshot.leases.get(peer) if self._snapshot else None
+        return lease.attrs.public_ip.values() if lease and self._overlay.of(peer) else ()
 
     def _missing(self) -> str:
         if self._footing.gap:
@@ -265,14 +272,12 @@ class Agent:
             log.info("reconcile", changes=len(applied), took_ms=took_ms)
             log.debug("changed", objects=describe(applied))
 
-    def _tell_skipped(self, snapshot: LeaseSnapshot, failures: Iterable[Skipped]) -> None:
-        self._skipped.tell({**snapshot.skipped, **self._overlay.skipped, **{each.name: each for each in failures}})
+    def _tell_skipped(self, snapshot: LeaseSnapshot, refused: Iterable[Failure]) -> None:
+        by_kernel = {str(each.operation.object): each.reason for each in refused}
+        failures = {name: Skipped(name, reason) for name, reason in by_kernel.items()}
+        self._skipped.tell({**snapshot.skipped, **self._overlay.skipped, **failures})
         self._status.skipped = tuple(self._skipped.current.values())
 
 
-def skipped_by_kernel(error: OverlayError) -> list[Skipped]:
-    return [Skipped(str(failure.operation.object), failure.reason) for failure in error.failures]
-
-
-def concerns_device(error: OverlayError) -> bool:
-    return any(isinstance(failure.operation.object, Link | LinkAddress) for failure in error.failures)
+def concern_device(failures: Iterable[Failure]) -> bool:
+    return any(isinstance(failure.operation.object, Link | LinkAddress) for failure in failures)
