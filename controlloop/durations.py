@@ -14,3 +14,24 @@ def parse_duration(text: str) -> float:
         raise ValueError(text)
     length = sum(float(number) * SECONDS[unit] for number, unit in _TERM.findall(text))
     return -length if text.startswith("-") else length
+
+
+def format_duration(seconds: float) -> str:
+    """As Go prints it, to the nanosecond: 5400 is `1h30m0s`, 0.25 is `250ms`."""
+    nanoseconds = round(abs(seconds) * 1e9)
+    sign = "-" if seconds < 0 else ""
+    if 0 < nanoseconds < 10**9:
+        unit, size = next(
+            (unit, size) for unit, size in (("ms", 10**6), ("\u00b5s", 10**3), ("ns", 1)) if nanoseconds >= size
+        )
+        return f"{sign}{_decimal(nanoseconds, size)}{unit}"
+    minutes, rest = divmod(nanoseconds, 60 * 10**9)
+    hours, minutes = divmod(minutes, 60)
+    head = f"{hours}h{minutes}m" if hours else f"{minutes}m" if minutes else ""
+    return f"{sign}{head}{_decimal(rest, 10**9)}s"
+
+
+def _decimal(amount: int, size: int) -> str:
+    whole, part = divmod(amount, size)
+    digits = str(part).zfill(len(str(size)) - 1).rstrip("0") if part else ""
+    return f"{whole}.{digits}" if digits else str(whole)

@@ -1,6 +1,8 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from controlloop.durations import parse_duration
+from controlloop.durations import format_duration, parse_duration
 
 
 @pytest.mark.parametrize(
@@ -28,3 +30,16 @@ def test_durations_are_read_as_go_reads_them(text, seconds):
 def test_what_go_refuses_is_refused(text):
     with pytest.raises(ValueError, match=r".*"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0s"), (30, "30s"), (5400, "1h30m0s"), (86_400, "24h0m0s"), (0.25, "250ms"), (61.5, "1m1.5s"), (1e-6, "1µs")],
+)
+def test_it_is_printed_as_go_prints_it(seconds, text):
+    assert format_duration(seconds) == text
+
+
+@given(st.integers(-(10**15), 10**15))
+def test_what_is_printed_reads_back(milliseconds):
+    assert parse_duration(format_duration(milliseconds / 1000)) == pytest.approx(milliseconds / 1000)
