@@ -39,9 +39,11 @@ def cluster(folder):
     try:
         pair.up()
         with (folder / "etcd.log").open("wb") as log, pair.hosts[1].popen(argv, stdout=log, stderr=log) as server:
-            eventually(lambda: pair.hosts[1].succeeds(health_argv(ETCD, pair.tls.client_flags)))
-            yield pair
-            server.terminate()
+            try:
+                eventually(lambda: pair.hosts[1].succeeds(health_argv(ETCD, pair.tls.client_flags)))
+                yield pair
+            finally:
+                server.terminate()
     finally:
         pair.down()
 
