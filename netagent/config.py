@@ -81,6 +81,7 @@ class Settings:
     instance: Instance
     renew_margin_s: int
     service_cidrs: tuple[IPNetwork, ...]
+    blackhole: bool
     tx_checksum_off: bool
     probe: bool
     healthz_ip: IPAddress
@@ -100,8 +101,6 @@ def read_flags(argv: Sequence[str], environment: Mapping[str, str]) -> FlagValue
 
 
 def settings_from(values: FlagValues, default_node_name: str) -> Settings:
-    if values.is_on("ip-blackhole-route"):
-        raise values.one("ip-blackhole-route").refused("not supported; a bridge on the node keeps its subnet's route")
     return Settings(
         node_name=parse_node_name(values.one("node-name"), default_node_name),
         etcd=etcd_settings(values),
@@ -112,6 +111,7 @@ def settings_from(values: FlagValues, default_node_name: str) -> Settings:
         instance=instance_of(values),
         renew_margin_s=60 * values.number("subnet-lease-renew-margin", 1, MINUTES_PER_DAY - 1),
         service_cidrs=parse_networks(values.many("service-cidr")),
+        blackhole=values.is_on("ip-blackhole-route"),
         tx_checksum_off=values.is_on("tx-checksum-off"),
         probe=not values.is_on("no-probe"),
         healthz_ip=parse_address(values.one("healthz-ip")),

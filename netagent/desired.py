@@ -12,7 +12,7 @@ from controlloop.errors import Skipped
 from controlloop.family import Family
 from netagent.backends.backend import Node
 from netagent.instance import FIRST, Instance
-from netagent.state import Key, Link, Object, OverlayState, Route
+from netagent.state import Key, Link, Object, OverlayState, Route, blackhole_route
 from netagent.trust import Ground, objection
 from subnet_alloc.model import Lease, LeaseAttrs
 
@@ -36,7 +36,8 @@ def lease_attrs(node: Node) -> LeaseAttrs:
 
 
 def own_state(node: Node, lease: Lease) -> OverlayState:
-    return marked(node.backend.own_objects(node, lease), node.instance)
+    blackholes = map(blackhole_route, lease.subnets.values()) if node.blackhole else ()
+    return marked([*node.backend.own_objects(node, lease), *blackholes], node.instance)
 
 
 def grounds(node: Node, own: Lease) -> Grounds:

@@ -15,6 +15,7 @@ from netagent.messages import (
     NDA_DST,
     NDA_LLADDR,
     NDMSG,
+    ROUTE_KINDS,
     RT_TABLE_MAIN,
     RTM_DELADDR,
     RTM_DELNEIGH,
@@ -24,7 +25,6 @@ from netagent.messages import (
     RTM_NEWNEIGH,
     RTM_NEWROUTE,
     RTMSG,
-    RTN_UNICAST,
     Message,
     address_of,
     attributes,
@@ -145,7 +145,7 @@ class Judge:
 
     def _route(self, message: Message) -> Drift | None:
         _, _, _, _, table, protocol, _, kind, _ = RTMSG.unpack_from(message.payload)
-        if table != RT_TABLE_MAIN or kind != RTN_UNICAST:
+        if table != RT_TABLE_MAIN or kind not in ROUTE_KINDS:
             return None
         route = decode_route(message.payload, self._names)
         if route is None:

@@ -67,7 +67,7 @@ FIREWALL: Group = (
         switch("no-peer-filter", "false", "take VXLAN from any address, for peers behind NAT"),
         switch("tx-checksum-off", "false", "switch off checksum offload on the overlay's device"),
         switch("no-probe", "false", "do not probe peers"),
-        switch("ip-blackhole-route", "false", "not supported; refused when true"),
+        switch("ip-blackhole-route", "false", "drop what goes to our subnet and is no pod's, where no bridge does"),
     ),
 )
 

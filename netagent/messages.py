@@ -38,7 +38,8 @@ NLMSGERR_ATTR_MSG = 1
 IFLA_IFNAME, IFLA_LINKINFO, IFLA_IFALIAS = 3, 18, 20
 IFLA_INFO_KIND = 1
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_TABLE = 1, 4, 5, 6, 15
-RT_TABLE_MAIN, RTN_UNICAST, RTNH_F_ONLINK = 254, 1, 4
+RT_TABLE_MAIN, RTN_UNICAST, RTN_BLACKHOLE, RTNH_F_ONLINK = 254, 1, 6, 4
+ROUTE_KINDS = {RTN_UNICAST, RTN_BLACKHOLE}
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_NOWHERE = 0, 253, 255
 NDA_DST, NDA_LLADDR, NDA_IFINDEX = 1, 2, 8
 AF_BRIDGE, NTF_SELF, NUD_PERMANENT = 7, 0x2, 0x80
@@ -91,7 +92,7 @@ def creation_flags(operation: Operation) -> int:
 
 def route_body(route: Route, ifindex: int, adds: bool) -> bytes:  # noqa: FBT001 - the shape all bodies share
     network = route.prefix.network_address
-    scope = RT_SCOPE_UNIVERSE if route.gateway else RT_SCOPE_LINK
+    scope = RT_SCOPE_UNIVERSE if route.gateway or route.blackhole else RT_SCOPE_LINK
     parts = [
         RTMSG.pack(
             Family.of(network).af,
@@ -101,7 +102,7 @@ def route_body(route: Route, ifindex: int, adds: bool) -> bytes:  # noqa: FBT001
             RT_TABLE_MAIN,
             route.protocol,
             scope if adds else RT_SCOPE_NOWHERE,
-            RTN_UNICAST,
+            RTN_BLACKHOLE if route.blackhole else RTN_UNICAST,
             RTNH_F_ONLINK if route.onlink else 0,
         ),
         attribute(RTA_DST, network.packed),
@@ -214,19 +215,22 @@ def error_of(reply: Message) -> tuple[int, str]:
 
 
 def decode_route(payload: bytes, names: Names) -> Route | None:
-    """None for what is not a unicast route of the main table."""
+    """None for what is neither a unicast nor a blackhole route of the main table."""
     af, prefix_len, _, _, _, protocol, _, kind, flags = RTMSG.unpack_from(payload)
     found = attributes(payload, RTMSG.size)
-    if kind != RTN_UNICAST or integer(found.get(RTA_TABLE)) != RT_TABLE_MAIN:
+    if kind not in ROUTE_KINDS or integer(found.get(RTA_TABLE)) != RT_TABLE_MAIN:
         return None
+    blackhole = kind == RTN_BLACKHOLE
     destination = found.get(RTA_DST) or bytes(4 if af == Family.V4.af else 16)
     return Route(
         prefix=network_of(destination, prefix_len),
         gateway=address_of(found.get(RTA_GATEWAY)),
-        device=names.get(integer(found.get(RTA_OIF)), ""),
+        # IPv6 says lo for one that leads nowhere.
+        device="" if blackhole else names.get(integer(found.get(RTA_OIF)), ""),
         onlink=bool(flags & RTNH_F_ONLINK),
         metric=integer(found.get(RTA_PRIORITY)),
         protocol=protocol,
+        blackhole=blackhole,
     )
 
 

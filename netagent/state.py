@@ -4,7 +4,7 @@ Pure. Each object knows the key that makes it that object and prints itself the 
 maps keys to objects; `desired` says what should be, `kernel` what is, and equal objects mean nothing to do.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,6 +19,8 @@ IPIP_DEVICE = "flannel.ipip"
 
 # What the kernel fills in when a route names no metric (IP6_RT_PRIO_USER for IPv6).
 METRIC = {Family.V4: 0, Family.V6: 1024}
+
+LAST_METRIC = 2**32 - 1
 
 
 class Key(NamedTuple):
@@ -227,7 +229,7 @@ class Neighbor:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A unicast route of the main table."""
+    """A unicast or a blackhole route of the main table."""
 
     prefix: IPNetwork
     gateway: IPAddress | None
@@ -235,6 +237,8 @@ class Route:
     onlink: bool
     metric: int
     protocol: int = FIRST.protocol
+    blackhole: bool = False
+    """Whether what goes there is dropped; such a route has no device."""
 
     @property
     def key(self) -> Key:
@@ -242,15 +246,26 @@ class Route:
         return Key("route", (network.version, int(network), self.prefix.prefixlen, self.metric))
 
     def __str__(self) -> str:
-        words = [str(self.prefix), *([f"via {self.gateway}"] if self.gateway else []), f"dev {self.device}"]
-        words += ["onlink"] if self.onlink else []
+        words = ["blackhole", str(self.prefix)] if self.blackhole else [str(self.prefix), *self._way()]
         words += [f"proto {self.protocol}", *([f"metric {self.metric}"] if self.metric else [])]
         return " ".join(words)
+
+    def _way(self) -> Iterator[str]:
+        if self.gateway:
+            yield f"via {self.gateway}"
+        yield f"dev {self.device}"
+        if self.onlink:
+            yield "onlink"
 
 
 def direct_route(subnet: IPNetwork, gateway: IPAddress, interface: str) -> Route:
     """A route to a peer that stands on the same link as we do."""
     return Route(subnet, gateway, interface, onlink=False, metric=METRIC[Family.of(subnet)])
+
+
+def blackhole_route(subnet: IPNetwork) -> Route:
+    """What no pod has is dropped, and does not come back from the default gateway. Any other route goes before it."""
+    return Route(subnet, None, "", onlink=False, metric=LAST_METRIC, blackhole=True)
 
 
 Object = Link | LinkAddress | WireguardIdentity | WireguardPeer | WireguardSubnet | FdbEntry | Neighbor | Route

@@ -19,7 +19,16 @@ async def survey(settings: Settings, config: NetworkConfig) -> Node:
     advertised = settings.interface.public_ip
     public_ip = {family: advertised.get(family, found.address) for family, found in underlay.items()}
     networks = {family: ranges.network for family, ranges in config.ranges.items()}
-    node = Node(settings.node_name, backend, underlay, public_ip, networks, settings.service_cidrs, settings.instance)
+    node = Node(
+        settings.node_name,
+        backend,
+        underlay,
+        public_ip,
+        networks,
+        settings.service_cidrs,
+        settings.instance,
+        settings.blackhole,
+    )
     try:
         backend.check(node)
     except OperatorError as error:

@@ -25,6 +25,8 @@ class Node:
     service_cidrs: tuple[IPNetwork, ...] = ()
     """Addresses of Services, where those are known: no peer may claim them."""
     instance: Instance = FIRST
+    blackhole: bool = False
+    """Whether what no pod of ours has is dropped here; a bridge of the pods does that as well."""
 
 
 class Backend(Protocol):

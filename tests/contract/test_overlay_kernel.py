@@ -116,9 +116,9 @@ def kernel(request):
     return MemoryKernel() if request.param == "memory" else request.getfixturevalue("real")
 
 
-def node(*families, backend=Vxlan()):  # noqa: B008 - frozen
+def node(*families, backend=Vxlan(), **more):  # noqa: B008 - frozen
     underlay = {family: UNDERLAY[family] for family in families or [Family.V4]}
-    return Node("node-a", backend, underlay, {family: each.address for family, each in underlay.items()})
+    return Node("node-a", backend, underlay, {family: each.address for family, each in underlay.items()}, **more)
 
 
 SUBNET = {Family.V4: "10.5.{}.0/24", Family.V6: "fd00:5:{}::/64"}
@@ -135,9 +135,9 @@ def lease(number, families, mac=None):
     return Lease({family: ip_network(SUBNET[family].format(number)) for family in families}, attrs)
 
 
-def overlay(*families, backend=Vxlan(), peers=range(2, 5)):  # noqa: B008 - frozen
+def overlay(*families, backend=Vxlan(), peers=range(2, 5), **more):  # noqa: B008 - frozen
     """What a node with these peers desires."""
-    here, own = node(*families, backend=backend), lease(1, families)
+    here, own = node(*families, backend=backend, **more), lease(1, families)
     state = dict(own_state(here, own))
     for number in peers:
         state |= peer_state("peer", lease(number, families), here, grounds(here, own))
@@ -172,6 +172,13 @@ async def test_direct_routes_take_the_place_of_the_overlays_and_give_it_back(ker
         assert await kernel.dump() == desired
     assert {value.device for key, value in direct.items() if key.kind == "route"} == {"under0"}
     assert not {key.kind for key in direct} & {"fdb", "neighbor"}
+
+
+@pytest.mark.parametrize("families", FAMILIES, ids=str)
+async def test_a_blackhole_comes_and_goes_like_any_route(kernel, families):
+    for desired in (overlay(*families, blackhole=True), overlay(*families)):
+        await reconcile(lambda desired=desired: desired, kernel)
+        assert await kernel.dump() == desired
 
 
 async def test_a_converged_kernel_needs_no_change(kernel):

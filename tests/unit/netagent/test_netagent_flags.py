@@ -155,10 +155,6 @@ def test_a_bad_value_is_one_line_with_flag_and_value(capsys, flag, value):
         (["-ip-masq", "false"], 'argument "false": not a flag (a switch takes its value as --flag=false)'),
         (["-ip-masq=yes"], "--ip-masq yes: want true or false"),
         (["--iface"], "--iface: needs a value"),
-        (
-            ["--ip-blackhole-route"],
-            "--ip-blackhole-route true: not supported; a bridge on the node keeps its subnet's route",
-        ),
     ],
 )
 def test_bad_usage_is_one_line(capsys, argv, line):
