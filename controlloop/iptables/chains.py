@@ -20,6 +20,8 @@ class Owned:
     prefixes: tuple[str, ...]
     jumps_first: bool = True
     """Whether our jumps go to the head of a foreign chain, or to its end."""
+    tables: tuple[str, ...] = ("nat", "filter")
+    """Where our chains are; others are not read, for in iptables-legacy that alone would set a table up."""
 
     def is_ours(self, chain: str) -> bool:
         return chain.startswith(self.prefixes)

@@ -10,7 +10,7 @@ other. So the variant is part of a program's name here, and never left to /etc/a
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import Enum
 
 from controlloop.command import CommandError, run
@@ -18,9 +18,13 @@ from controlloop.delta import Delta
 from controlloop.family import Family
 from controlloop.iptables.chains import Key, Owned, Rules
 from controlloop.iptables.listing import parse
-from controlloop.iptables.transaction import TABLES, render
+from controlloop.iptables.transaction import render
 
 LOCK_WAIT_S = 5
+NO_CHAIN = 1
+"""Exit status for a chain that is not there."""
+NO_TABLE = "Table does not exist"
+"""What iptables-legacy says of a table that this kernel was built without."""
 _BAD_LINE = re.compile(r"line:? (\d+)")
 
 
@@ -49,17 +53,34 @@ class IptablesChains:
         self._family = family
         self._variant = variant
 
-    async def _program(self, action: str) -> str:
+    async def variant(self) -> Variant:
         if self._variant is None:
             self._variant = await detect_variant(self._family)
-        return program_name(self._family, self._variant, action)
+        return self._variant
+
+    async def _program(self, action: str) -> str:
+        return program_name(self._family, await self.variant(), action)
 
     async def dump(self) -> Mapping[Key, Rules]:
         """CommandError when a table cannot be read, for instance one in which nft put what iptables cannot say."""
         program = await self._program("save")
         # Each table is named: only root may read the list of tables in /proc/net.
-        tables = await asyncio.gather(*(run([program, "-t", table]) for table in TABLES))
+        tables = await asyncio.gather(*(_saved(program, table) for table in self._owned.tables))
         return parse(b"".join(tables).decode(errors="replace"), self._owned)
+
+    async def look(self, keys: Collection[Key]) -> Mapping[Key, Rules]:
+        """These chains as they are now, without reading all the others; those that are missing are left out."""
+        program = await self._program("")
+        found: dict[Key, Rules] = {}
+        for table, chain in keys:
+            try:
+                listing = await run([program, "--table", table, "--list-rules", chain])
+            except CommandError as error:
+                if error.returncode == NO_CHAIN:
+                    continue
+                raise
+            found |= parse(f"*{table}\n{listing.decode(errors='replace')}", self._owned)
+        return found
 
     async def apply(self, delta: Delta[Key, Rules]) -> None:
         """CommandError with the refused line. That table is unchanged then; an earlier one has its changes."""
@@ -74,6 +95,15 @@ class IptablesChains:
 
     async def cleanup(self) -> None:
         await self.apply(Delta(drop=dict(await self.dump())))
+
+
+async def _saved(program: str, table: str) -> bytes:
+    try:
+        return await run([program, "-t", table])
+    except CommandError as error:
+        if NO_TABLE not in error.stderr:
+            raise
+        return b""
 
 
 def _with_line(stderr: str, text: str) -> str:

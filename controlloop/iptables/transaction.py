@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from controlloop.delta import Delta
 from controlloop.iptables.chains import Key, Owned, Rules
 
-TABLES = ("nat", "filter")
-"""nat first: a frontend's first endpoint is reached without waiting for the end of its rejection."""
+TABLES = ("raw", "nat", "filter")
+"""raw closes doors before nat opens others; nat before filter: a frontend's first endpoint is reached without waiting
+for the end of its refusal."""
 
 
 def render(delta: Delta[Key, Rules], owned: Owned) -> str:
