@@ -1,9 +1,12 @@
 """What is asked of a way to turn frontends into rules; nftables/ and iptables/ are the two answers."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
+from controlloop.command import CommandError
 from controlloop.delta import Delta
+from controlloop.drift import Watch
+from controlloop.sync import Backend
 from proxy.frontends import Frontend, ServiceName
 from proxy.node import Surroundings
 
@@ -25,4 +28,27 @@ class Planner(Protocol[K, V]):
 
     def settle(self, surroundings: Surroundings, delta: Delta[K, V]) -> None:
         """The node's surroundings are different from now on; record in `delta` which objects that changes."""
+        ...
+
+
+class RuleBackend(Backend[K, V], Protocol[K, V]):
+    """The kernel's side of one family."""
+
+    asking_changes: bool
+    """Whether `refusal` makes the change when it is not refused."""
+
+    async def refusal(self, delta: Delta[K, V]) -> CommandError | None:
+        """Why the kernel would refuse this change; None: it would not."""
+        ...
+
+    async def look(self, keys: Collection[K]) -> Mapping[K, V]:
+        """These objects as they are now; those that are missing are left out."""
+        ...
+
+    async def watch(self, desired: Callable[[], Mapping[K, V]]) -> Watch[K, V] | None:
+        """Follow from now on what others do to the objects; None: nobody tells."""
+        ...
+
+    def kind(self, key: K) -> str:
+        """What the object is, for a count of repairs: `chain`, `element`, `jump`."""
         ...

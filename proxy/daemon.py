@@ -1,10 +1,9 @@
 """netproxy as a process: a source feeds the tracker, one task owns the kernel, and a socket tells how it goes."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import aclosing, suppress
 from pathlib import Path
-from typing import Any
 
 from controlloop.command import NOT_INSTALLED, CommandError
 from controlloop.errors import OperatorError
@@ -20,16 +19,15 @@ from controlloop.runtime import only_one, runtime_directory
 from controlloop.skips import SkippedLog
 from proxy.config import ProxyMode, Settings, SourceKind
 from proxy.frontends import ServiceName
-from proxy.iptables.desired import IptablesPlanner
 from proxy.iptables.kernel import IptablesBackend
-from proxy.nftables.desired import NftablesPlanner
 from proxy.nftables.kernel import NftablesBackend
-from proxy.node import Surroundings
+from proxy.node import Node, Surroundings
+from proxy.services import Options
+from proxy.rules import Rules, engine
 from proxy.sources import Source
 from proxy.sources.etcd import EtcdSource
 from proxy.sources.files import FilesSource
 from proxy.status import ProxyStatus
-from proxy.sync import ServiceSync
 from proxy.tracker import Tracker
 
 Rules = NftablesBackend | IptablesBackend
@@ -44,17 +42,10 @@ def families() -> list[Family]:
     return [family for family in Family if family is Family.V4 or Path("/proc/net/if_inet6").exists()]
 
 
-def engines(settings: Settings) -> list[ServiceSync[Any, Any]]:
-    """One engine for each family, in the mode that was asked for. `Any`: the two modes have objects of their own."""
-    made: list[ServiceSync[Any, Any]] = []
-    for family in families():
-        surroundings = Surroundings(family, pods=settings.cluster_cidrs.get(family))
-        name = f"{settings.mode.value}-{family.nft}"
-        if settings.mode is ProxyMode.NFTABLES:
-            made.append(ServiceSync(name, NftablesPlanner(surroundings), NftablesBackend(family)))
-        else:
-            made.append(ServiceSync(name, IptablesPlanner(surroundings), IptablesBackend(family)))
-    return made
+def make_rules(settings: Settings, wake: Callable[[], None]) -> Rules:
+    """One engine for each family, in the mode that was asked for."""
+    surroundings = (Surroundings(family, pods=settings.cluster_cidrs.get(family)) for family in families())
+    return Rules({each.family: engine(settings.mode, each, wake) for each in surroundings}, RESYNC_S)
 
 
 def make_source(settings: Settings) -> Source:
@@ -66,17 +57,17 @@ def make_source(settings: Settings) -> Source:
 class Netproxy:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._tracker = Tracker(settings.node_name, settings.balance)
+        self._tracker = Tracker(Node(settings.node_name), Options(balance=settings.balance))
         self._source = make_source(settings)
-        self._engines = engines(settings)
+        self._runner = Runner(self._sync, resync_s=RESYNC_S, turn=lambda: self._pulse.turn())
+        self._rules = make_rules(settings, self._runner.wake)
         self._changed: set[ServiceName] = set()
         self._listed = asyncio.Event()
         self._leftovers_gone = False
         self._notifier = Notifier()
         self._pulse = Pulse(self._notifier)
         self._skipped = SkippedLog(log)
-        self._status = ProxyStatus(settings, self._source, self._engines, self._skipped)
-        self._runner = Runner(self._sync, resync_s=RESYNC_S, turn=self._pulse.turn)
+        self._status = ProxyStatus(settings, self._source, self._rules, self._skipped)
 
     async def run(self) -> None:
         routes = {**self._status.routes(), "/healthz": self._pulse.healthz}
@@ -84,6 +75,7 @@ class Netproxy:
             group.create_task(HealthServer(runtime_directory() / "netproxy.sock", routes).run())
             group.create_task(self._follow())
             group.create_task(self._program())
+            group.create_task(self._rules.keep_auditing())
 
     async def _follow(self) -> None:
         async with aclosing(self._source.batches()) as batches:
@@ -107,27 +99,16 @@ class Netproxy:
     async def _sync(self, resync: bool) -> None:  # noqa: FBT001 - the runner's contract
         changed, self._changed = self._changed, set()
         frontends = [(service, self._tracker.frontends(service)) for service in changed]
-        for engine in self._engines:
-            engine.plan(frontends)
+        self._rules.plan(frontends)
         try:
-            await self._write(resync=resync)
+            await self._rules.sync()
         finally:
             self._status.count(frontends)
         # Only now, with every service answering in this mode, may what another mode left go.
         if resync and not self._leftovers_gone:
             self._leftovers_gone = not await remove_rules(leftovers(self._settings.mode))
-        if not self._status.was_ready:
+        if self._rules.in_kernel and not self._status.was_ready:
             self._became_ready()
-
-    async def _write(self, *, resync: bool) -> None:
-        """One family's failure must not keep the other family's services from being right."""
-        work = (engine.sync(resync=resync) for engine in self._engines)
-        outcomes = await asyncio.gather(*work, return_exceptions=True)
-        failures = [(engine, error) for engine, error in zip(self._engines, outcomes, strict=True) if error]
-        for engine, error in failures:
-            log.warning("not synced", rules=engine.name, error=error)
-        for _, error in failures:
-            raise error
 
     def _became_ready(self) -> None:
         self._status.was_ready = True

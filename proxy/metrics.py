@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from controlloop.metrics import MetricFamily, by_label, counter, gauge
-from controlloop.sync import SyncStats
+from proxy.sync import RuleStats
 
 
 def families(document: Mapping[str, Any]) -> Iterator[MetricFamily]:
@@ -23,14 +23,14 @@ def families(document: Mapping[str, Any]) -> Iterator[MetricFamily]:
     yield from rule_families(document["rules"])
 
 
-def rule_families(rules: Mapping[str, SyncStats]) -> Iterator[MetricFamily]:
+def rule_families(rules: Mapping[str, RuleStats]) -> Iterator[MetricFamily]:
     def each(of: str) -> dict[str, float]:
         return {name: getattr(stats, of) for name, stats in rules.items()}
 
     yield by_label("counter", "netproxy_syncs_total", "Syncs that succeeded.", "rules", each("syncs"))
     yield by_label("counter", "netproxy_sync_failures_total", "Syncs that failed.", "rules", each("failures"))
     text = "Objects found different and put right."
-    yield by_label("counter", "netproxy_drift_repairs_total", text, "rules", each("repairs"))
+    yield by_label("counter", "netproxy_drift_repairs_total", text, "rules", each("repaired"))
     text = "When the last sync succeeded; 0: never."
     yield by_label("gauge", "netproxy_last_sync_timestamp_seconds", text, "rules", each("last_sync"))
     text = "Time the last sync took."

@@ -9,18 +9,16 @@ from controlloop.skips import SkippedLog
 from proxy.config import Settings
 from proxy.frontends import Frontend, ServiceName
 from proxy.metrics import families
+from proxy.rules import Rules
 from proxy.sources import Source
-from proxy.sync import ServiceSync
 
 
 class ProxyStatus:
-    def __init__(
-        self, settings: Settings, source: Source, engines: Sequence[ServiceSync[Any, Any]], skipped: SkippedLog
-    ) -> None:
+    def __init__(self, settings: Settings, source: Source, rules: Rules, skipped: SkippedLog) -> None:
         self.was_ready = False
         self._settings = settings
         self._source = source
-        self._engines = engines
+        self._rules = rules
         self._skipped = skipped
         self._counts: dict[ServiceName, tuple[int, int]] = {}
         self._frontends = self._endpoints = 0
@@ -46,7 +44,7 @@ class ProxyStatus:
         """What keeps the kernel from holding what it should; empty when nothing does."""
         if not self.was_ready:
             return self._source.away or "the first sync"
-        return ", ".join(f"{engine.name} rules" for engine in self._engines if not engine.in_kernel)
+        return ", ".join(f"{engine.name} rules" for engine in self._rules.each if not engine.in_kernel)
 
     def readyz(self) -> Answer:
         gap = self.gap()
@@ -68,5 +66,5 @@ class ProxyStatus:
             "endpoints": self._endpoints,
             "skipped": [{"name": each.name, "reason": each.reason} for each in self._skipped.current.values()],
             "skipped_total": self._skipped.total,
-            "rules": {engine.name: engine.stats for engine in self._engines},
+            "rules": {engine.name: engine.stats for engine in self._rules.each},
         }

@@ -1,22 +1,321 @@
-"""Brings the rules of one family in line with the frontends."""
+"""Keeps the rules of one family in line with the frontends, whatever the kernel or another program does.
 
-from collections.abc import Hashable, Iterable
-from typing import TypeVar
+- What was planned goes in at once, as one transaction, without a look at what exists.
+- What another program changes is told by a watch, object by object, and goes back in the same way.
+- When more drifted than is known, and now and then, an audit reads everything back. Nobody waits for it: what changes
+  meanwhile is left out of the comparison, and what differs is repaired like any other drift.
+- A transaction that the kernel refuses is taken apart until the Services are found that it is refused for.
 
-from controlloop.sync import Backend, SyncEngine
-from proxy.backend import Planner
+Whoever calls `sync` is the only writer; `audit` only reads.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from controlloop.command import NOT_INSTALLED, CommandError
+from controlloop.delta import Delta, diff
+from controlloop.drift import MOST, Drift, Watch
+from controlloop.logs import Log
+from controlloop.reconcile import describe
+from controlloop.repairs import BURST, RepairLimiter
+from proxy.backend import Planner, RuleBackend
 from proxy.frontends import Frontend, ServiceName
+from proxy.node import Surroundings
+from proxy.quarantine import culprits
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
+Frontends = tuple[Frontend, ...]
 
-class ServiceSync(SyncEngine[K, V]):
-    def __init__(self, name: str, planner: Planner[K, V], backend: Backend[K, V]) -> None:
-        super().__init__(name, lambda: planner.objects, backend)
+log = Log("sync")
+
+
+@dataclass(slots=True)
+class RuleStats:
+    """What `netctl status` shows of one family's rules."""
+
+    syncs: int = 0
+    failures: int = 0
+    audits: int = 0
+    repairs: Counter[str] = field(default_factory=Counter)
+    """Objects that another program changed, and that were put right, by kind."""
+    repaired: int = 0
+    """All kinds together."""
+    quarantines: int = 0
+    """Services that were ever refused by the kernel, each time it refused one."""
+    last_sync: float = 0.0
+    """Unix time of the last sync that succeeded; 0: never."""
+    last_duration_s: float = 0.0
+    last_was_full: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A Service that the kernel refuses."""
+
+    frontends: Frontends
+    reason: str
+
+
+@dataclass(slots=True)
+class _Services:
+    """Which version of each Service stands in the plan."""
+
+    good: dict[ServiceName, Frontends] = field(default_factory=dict)
+    """What the kernel has."""
+    suspects: dict[ServiceName, Frontends] = field(default_factory=dict)
+    """What was planned since the last write that succeeded."""
+
+    def written(self) -> Mapping[ServiceName, Frontends]:
+        """The kernel has all that are still suspects: note it, and give them back."""
+        written, self.suspects = self.suspects, {}
+        for service, frontends in written.items():
+            if frontends:
+                self.good[service] = frontends
+            else:
+                self.good.pop(service, None)
+        return written
+
+
+class RuleSync(Generic[K, V]):
+    def __init__(
+        self, name: str, planner: Planner[K, V], backend: RuleBackend[K, V], wake: Callable[[], None] = lambda: None
+    ) -> None:
+        """`wake` is called when `sync` has something to do that nobody planned."""
+        self.name = name
+        self.stats = RuleStats()
+        self.quarantined: dict[ServiceName, Quarantined] = {}
+        """Their last good version stays."""
+        self.audit_due = asyncio.Event()
         self._planner = planner
+        self._backend = backend
+        self._wake = wake
+        self._pending: Delta[K, V] = Delta()
+        self._services = _Services()
+        self._unknown = True
+        """Whether the kernel may hold anything: before the first sync and after a failure."""
+        self._much_drifted = False
+        self._verified = False
+        self._watch: Watch[K, V] | None = None
+        self._moved: set[K] | None = None
+        self._drift: dict[K, V | None] = {}
+        """What an audit found, and what may not be repaired yet."""
+        self._limiter: RepairLimiter[K | None] = RepairLimiter()
+        self._last_writer = ""
 
-    def plan(self, changed: Iterable[tuple[ServiceName, tuple[Frontend, ...]]]) -> None:
+    @property
+    def in_kernel(self) -> bool:
+        """Whether the kernel holds what it should: the last write succeeded, and an audit has seen it."""
+        return self._verified and not self._unknown and not self._drift
+
+    @property
+    def watched(self) -> bool:
+        return self._watch is not None
+
+    def plan(self, changed: Iterable[tuple[ServiceName, Sequence[Frontend]]]) -> None:
         """Note what the frontends of these services are now; `sync` writes it."""
         for service, frontends in changed:
-            self._planner.replace(service, frontends, self.pending)
+            self._services.suspects[service] = tuple(frontends)
+            self._planner.replace(service, frontends, self._pending)
+
+    def settle(self, surroundings: Surroundings) -> None:
+        self._planner.settle(surroundings, self._pending)
+
+    def retry_quarantined(self) -> None:
+        """Plan what was refused once more: the kernel may have got what it lacked."""
+        self.plan([(service, one.frontends) for service, one in self.quarantined.items()])
+
+    async def sync(self, *, resync: bool = False) -> None:
+        """Write what was planned and repair what drifted; with `resync`, whatever else differs as well.
+
+        After a failure the kernel's state is unknown, so the next sync reads it back, whatever it is asked for.
+        """
+        started = time.monotonic()
+        full = resync or self._unknown or self._much_drifted
+        try:
+            changes = await (self._rewrite() if full else self._update())
+        except BaseException as error:
+            self._unknown = True
+            self.stats.failures += isinstance(error, Exception)
+            raise
+        self._unknown = False
+        if full:
+            self._much_drifted = False
+        for service in self._services.written():
+            self.quarantined.pop(service, None)
+        self._succeeded(time.monotonic() - started, changes, full=full)
+
+    def _succeeded(self, took_s: float, changes: int, *, full: bool) -> None:
+        stats = self.stats
+        first = not stats.syncs
+        stats.syncs += 1
+        stats.last_sync, stats.last_duration_s, stats.last_was_full = time.time(), took_s, full
+        if changes or first:
+            log.info("synced", rules=self.name, changes=changes, took_ms=round(took_s * 1000, 1))
+        if first:
+            self.audit_due.set()
+
+    async def start_watch(self) -> None:
+        """After the first sync: what we write at the start need not be heard."""
+        if self._watch is None:
+            self._watch = await self._backend.watch(lambda: self._planner.objects)
+            if self._watch:
+                self._watch.start(self._wake)
+
+    def close(self) -> None:
+        if self._watch:
+            self._watch.close()
+            self._watch = None
+
+    # Writing
+
+    async def _rewrite(self) -> int:
+        delta = diff(self._planner.objects, await self._backend.dump())
+        if self.stats.syncs and not self._unknown:
+            planned = _touched(self._pending)
+            self._count_repairs(_touched(delta) - planned)
+        self._pending = Delta()
+        self._drift.clear()
+        await self._apply(delta)
+        return len(delta)
+
+    async def _update(self) -> int:
+        delta, self._pending = self._pending, Delta()
+        self._repair(delta, await self._drifted())
+        if delta:
+            await self._apply(delta)
+        return len(delta)
+
+    async def _apply(self, delta: Delta[K, V]) -> None:
+        if self._moved is not None:
+            self._moved |= _touched(delta)
+        try:
+            await self._backend.apply(delta)
+        except CommandError as error:
+            if error.returncode == NOT_INSTALLED or not self._services.suspects:
+                raise
+            await self._isolate(error)
+
+    # Quarantine
+
+    async def _isolate(self, error: CommandError) -> None:
+        """Write everything but the Services for which the kernel refuses it; those keep their last good version."""
+        suspects = dict(self._services.suspects)
+        self._put_back(suspects)
+        actual = await self._backend.dump()
+
+        async def refusal(group: Sequence[ServiceName]) -> CommandError | None:
+            nonlocal actual
+            for service in group:
+                self._planner.replace(service, suspects[service], Delta())
+            refused = await self._backend.refusal(diff(self._planner.objects, actual))
+            if self._backend.asking_changes:
+                actual = await self._backend.dump()
+            if refused or not self._backend.asking_changes:
+                self._put_back(group)
+            return refused
+
+        if await refusal(()):
+            raise error  # it is none of the Services
+        bad = await culprits(list(suspects), refusal)
+        for service, frontends in suspects.items():
+            if service not in bad:
+                self._planner.replace(service, frontends, Delta())
+        await self._backend.apply(diff(self._planner.objects, actual))
+        self._quarantine(bad)
+
+    def _put_back(self, services: Iterable[ServiceName]) -> None:
+        for service in services:
+            self._planner.replace(service, self._services.good.get(service, ()), Delta())
+
+    def _quarantine(self, bad: Mapping[ServiceName, CommandError]) -> None:
+        for service, error in bad.items():
+            frontends = self._services.suspects.pop(service)
+            reason = f"the kernel refuses it: {error.stderr.strip().partition(chr(10))[0]}"
+            self.quarantined[service] = Quarantined(frontends, reason)
+            self.stats.quarantines += 1
+            log.warning("quarantined", rules=self.name, service=service, error=error)
+
+    # Drift
+
+    async def _drifted(self) -> dict[K, V | None]:
+        """What is not as we wrote it, as far as that is known now."""
+        drift: Drift[K, V] = self._watch.take() if self._watch else Drift()
+        self._last_writer = drift.by or self._last_writer
+        if drift.everything:
+            self._ask_for_audit()
+        found = {**self._drift, **drift.actual}
+        self._drift = {}
+        if drift.unread:
+            seen = await self._backend.look(drift.unread)
+            found |= {key: seen.get(key) for key in drift.unread}
+        return found
+
+    def _repair(self, delta: Delta[K, V], found: Mapping[K, V | None]) -> None:
+        """Add to a change what mends these objects, as far as it may be done now."""
+        desired = self._planner.objects
+        for key, actual in found.items():
+            planned = key in delta.put or key in delta.drop
+            delta.put.pop(key, None)
+            delta.drop.pop(key, None)
+            if desired.get(key) == actual:
+                continue
+            if not planned and (wait_s := self._limiter.wait_s(key)):
+                self._drift[key] = actual
+                self._wake_in(wait_s)
+                continue
+            delta.record(key, actual, desired.get(key))
+            if not planned:
+                self._count_repairs((key,))
+
+    def _count_repairs(self, keys: Iterable[K]) -> None:
+        kinds = Counter(self._backend.kind(key) for key in keys)
+        self.stats.repairs += kinds
+        self.stats.repaired += kinds.total()
+
+    def fights(self) -> list[tuple[str, str]]:
+        """Objects that somebody keeps changing, and who that is."""
+        writer = self._last_writer or "another program"
+        return [
+            (f"{self.name} {key or 'rules'}", f"undone more than {BURST} times by {writer}; repairs are held back")
+            for key in self._limiter.fights
+        ]
+
+    def _ask_for_audit(self) -> None:
+        if wait_s := self._limiter.wait_s(None):
+            asyncio.get_running_loop().call_later(wait_s, self.audit_due.set)
+        else:
+            self.audit_due.set()
+
+    def _wake_in(self, wait_s: float) -> None:
+        asyncio.get_running_loop().call_later(wait_s, self._wake)
+
+    async def audit(self) -> None:
+        """Read everything back; what differs is left for the next `sync`. Needs a sync that succeeded before."""
+        moved = self._moved = _touched(self._pending)
+        try:
+            actual = await self._backend.dump()
+            found = diff(self._planner.objects, actual)
+        finally:
+            self._moved = None
+        self.stats.audits += 1
+        moved |= _touched(self._pending)
+        differing = _touched(found) - moved
+        if not differing:
+            self._verified = not self._unknown
+        elif len(differing) > MOST:
+            self._much_drifted = True  # reading once more and writing all is cheaper than mending
+        else:
+            self._drift |= {key: actual.get(key) for key in differing}
+        if differing:
+            log.warning("rules differ", rules=self.name, objects=len(differing), difference=describe(found))
+        self._wake()
+
+
+def _touched(delta: Delta[K, V]) -> set[K]:
+    return {*delta.put, *delta.drop}

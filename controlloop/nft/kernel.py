@@ -38,6 +38,10 @@ class NftTable:
     async def apply(self, delta: Delta[Key, Value]) -> None:
         await run(["nft", "--file", "-"], transaction(self._family, self._name, delta).encode())
 
+    async def check(self, delta: Delta[Key, Value]) -> None:
+        """Let the kernel judge the change, and take it back: CommandError when `apply` would fail."""
+        await run(["nft", "--check", "--file", "-"], transaction(self._family, self._name, delta).encode())
+
     async def cleanup(self) -> None:
         await delete_table(self._family, self._name)
 

@@ -1,0 +1,108 @@
+"""The rules of this node in one mode: all families, written together, audited apart."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import chain
+from typing import Any, Never
+
+from controlloop.command import CommandError
+from controlloop.errors import UnavailableError
+from controlloop.family import Family
+from controlloop.logs import Log
+from controlloop.memory import give_back
+from proxy.config import ProxyMode
+from proxy.frontends import Frontend, ServiceName
+from proxy.iptables.desired import IptablesPlanner
+from proxy.iptables.kernel import IptablesBackend
+from proxy.nftables.desired import NftablesPlanner
+from proxy.nftables.kernel import NftablesBackend
+from proxy.node import Surroundings
+from proxy.sync import RuleSync
+
+Engine = RuleSync[Any, Any]
+"""`Any`: the two modes have objects of their own."""
+
+AUDIT_S = 300.0
+"""Between looks at everything, where the kernel tells what others do; without that, the configured sync period."""
+
+log = Log("rules")
+
+
+def engine(mode: ProxyMode, surroundings: Surroundings, wake: Callable[[], None]) -> Engine:
+    family = surroundings.family
+    name = f"{mode.value}-{family.nft}"
+    if mode is ProxyMode.NFTABLES:
+        return RuleSync(name, NftablesPlanner(surroundings), NftablesBackend(family), wake)
+    return RuleSync(name, IptablesPlanner(surroundings), IptablesBackend(family), wake)
+
+
+class Rules:
+    def __init__(self, engines: Mapping[Family, Engine], unwatched_audit_s: float) -> None:
+        self.engines = engines
+        self._unwatched_audit_s = unwatched_audit_s
+
+    @property
+    def each(self) -> Iterable[Engine]:
+        return self.engines.values()
+
+    @property
+    def in_kernel(self) -> bool:
+        return all(engine.in_kernel for engine in self.each)
+
+    @property
+    def written(self) -> bool:
+        """Whether every family was written once, verified or not."""
+        return all(engine.stats.syncs for engine in self.each)
+
+    def plan(self, changed: Sequence[tuple[ServiceName, Sequence[Frontend]]]) -> None:
+        for engine in self.each:
+            engine.plan(changed)
+
+    def settle(self, surroundings: Surroundings) -> None:
+        self.engines[surroundings.family].settle(surroundings)
+
+    async def sync(self) -> None:
+        """Write what was planned and what drifted. One family's failure does not keep the other from being right."""
+        outcomes = await asyncio.gather(*(engine.sync() for engine in self.each), return_exceptions=True)
+        failures = [(engine, error) for engine, error in zip(self.each, outcomes, strict=True) if error]
+        for engine, error in failures:
+            log.warning("not synced", rules=engine.name, error=error)
+        for _, error in failures:
+            raise error
+
+    def fights(self) -> Iterator[tuple[str, str]]:
+        return chain.from_iterable(engine.fights() for engine in self.each)
+
+    def quarantined(self) -> Iterator[tuple[ServiceName, str]]:
+        for engine in self.each:
+            for service, one in engine.quarantined.items():
+                yield service, f"{engine.name}: {one.reason}"
+
+    async def keep_auditing(self) -> None:
+        """Watch and audit for ever; each family goes its own way."""
+        async with asyncio.TaskGroup() as group:
+            for engine in self.each:
+                group.create_task(self._keep_auditing(engine))
+
+    async def _keep_auditing(self, engine: Engine) -> Never:
+        await engine.audit_due.wait()  # the first sync asks for it
+        try:
+            await engine.start_watch()
+            while True:
+                engine.audit_due.clear()
+                await self._audit(engine)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(AUDIT_S if engine.watched else self._unwatched_audit_s):
+                        await engine.audit_due.wait()
+                        continue
+                engine.retry_quarantined()
+        finally:
+            engine.close()
+
+    async def _audit(self, engine: Engine) -> None:
+        try:
+            await engine.audit()
+        except (CommandError, UnavailableError, OSError) as error:
+            log.warning("not audited", rules=engine.name, error=error)
+        give_back()
