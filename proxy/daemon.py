@@ -1,45 +1,33 @@
 """netproxy as a process: a source feeds the tracker, one task owns the kernel, and a socket tells how it goes."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextlib import aclosing, suppress
 from pathlib import Path
 
-from controlloop.command import NOT_INSTALLED, CommandError
-from controlloop.errors import OperatorError
 from controlloop.etcd import Etcd
-from controlloop.family import Family
 from controlloop.health import HealthServer
-from controlloop.iptables.kernel import Variant
 from controlloop.logs import Log
 from controlloop.notify import Notifier
 from controlloop.pulse import Pulse
 from controlloop.runner import Runner
 from controlloop.runtime import only_one, runtime_directory
 from controlloop.skips import SkippedLog
-from proxy.config import ProxyMode, Settings, SourceKind
+from proxy.config import Settings, SourceKind
 from proxy.frontends import ServiceName
-from proxy.iptables.kernel import IptablesBackend
-from proxy.nftables.kernel import NftablesBackend
+from proxy.leftovers import families, leftovers, remove_rules
 from proxy.node import Node, Surroundings
-from proxy.services import Options
 from proxy.rules import Rules, engine
+from proxy.services import Options
 from proxy.sources import Source
 from proxy.sources.etcd import EtcdSource
 from proxy.sources.files import FilesSource
 from proxy.status import ProxyStatus
 from proxy.tracker import Tracker
 
-Rules = NftablesBackend | IptablesBackend
-
 log = Log("netproxy")
 
 RESYNC_S = 30.0
-
-
-def families() -> list[Family]:
-    """Those the kernel speaks; it may be built or booted without IPv6."""
-    return [family for family in Family if family is Family.V4 or Path("/proc/net/if_inet6").exists()]
 
 
 def make_rules(settings: Settings, wake: Callable[[], None]) -> Rules:
@@ -59,13 +47,13 @@ class Netproxy:
         self._settings = settings
         self._tracker = Tracker(Node(settings.node_name), Options(balance=settings.balance))
         self._source = make_source(settings)
-        self._runner = Runner(self._sync, resync_s=RESYNC_S, turn=lambda: self._pulse.turn())
-        self._rules = make_rules(settings, self._runner.wake)
         self._changed: set[ServiceName] = set()
         self._listed = asyncio.Event()
         self._leftovers_gone = False
         self._notifier = Notifier()
         self._pulse = Pulse(self._notifier)
+        self._runner = Runner(self._sync, resync_s=RESYNC_S, turn=self._pulse.turn)
+        self._rules = make_rules(settings, self._runner.wake)
         self._skipped = SkippedLog(log)
         self._status = ProxyStatus(settings, self._source, self._rules, self._skipped)
 
@@ -115,43 +103,6 @@ class Netproxy:
         mode, services = self._settings.mode.value, len(self._tracker.services())
         log.info("ready", services=services, mode=mode, skipped=len(self._skipped.current))
         self._notifier.ready(f"{services} services in {mode} mode")
-
-
-def leftovers(mode: ProxyMode) -> Iterator[Rules]:
-    """Whatever an earlier netproxy in another mode, or with the other variant of iptables, may have left."""
-    for family in families():
-        if mode is ProxyMode.IPTABLES:
-            yield NftablesBackend(family)
-        else:
-            yield IptablesBackend(family)
-        yield from other_variant(family)
-
-
-def other_variant(family: Family) -> Iterator[IptablesBackend]:
-    """Legacy rules, where there are any: asking for them would make the kernel set the tables up."""
-    with suppress(OSError):
-        if "nat" in Path("/proc/net/ip_tables_names").read_text().split():
-            yield IptablesBackend(family, Variant.LEGACY)
-
-
-async def remove_rules(backends: Iterable[Rules]) -> list[CommandError]:
-    """Remove all that is ours; gives back what failed. With a program that is not installed nothing was written."""
-    failures = []
-    for backend in backends:
-        try:
-            await backend.cleanup()
-        except CommandError as error:
-            if error.returncode != NOT_INSTALLED:
-                log.warning("cleanup failed", error=error)
-                failures.append(error)
-    return failures
-
-
-async def cleanup() -> None:
-    """Remove all rules of ours, in every mode and variant. OperatorError when some could not be removed."""
-    everything = [backend for mode in ProxyMode for backend in leftovers(mode)]
-    for failure in await remove_rules(everything):
-        raise OperatorError(f"--cleanup: {failure}")
 
 
 async def serve(settings: Settings) -> None:
