@@ -4,15 +4,15 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
 from controlloop.errors import OperatorError, UnavailableError
 from controlloop.etcd import Etcd
-from proxy.endpoints import read_slice
-from proxy.frontends import Balance
-from proxy.objects import Kind, RefusedError, decode
-from proxy.services import read_service
+from proxy.endpoints import read_endpoints, read_slice
+from proxy.objects import Decoded, EndpointSlice, RefusedError, Service, decode
+from proxy.services import Options, read_service
 from proxy.sources.etcd import KINDS
 from proxy.sources.manifests import ManifestError, ObjectKey, read_manifest
 
@@ -58,12 +58,23 @@ def check(objects: Objects) -> None:
     """OperatorError names the first object that the proxy would skip."""
     for (kind, name), body in objects.items():
         try:
-            if kind is Kind.SERVICE:
-                read_service(decode(Kind.SERVICE, body), Balance.RANDOM)
-            else:
-                read_slice(decode(Kind.ENDPOINT_SLICE, body), node_name="")
+            _check(decode(kind, body))
         except RefusedError as error:
             raise OperatorError(f"{kind.value} {name}: {error}") from None
+
+
+def _check(decoded: Decoded) -> None:
+    """RefusedError names the first part that the proxy would leave out."""
+
+    def refuse(reason: str) -> NoReturn:
+        raise RefusedError(reason)
+
+    if isinstance(decoded, Service):
+        read_service(decoded, Options(), refuse)
+    elif isinstance(decoded, EndpointSlice):
+        read_slice(decoded, "", refuse)
+    else:
+        read_endpoints(decoded, "", refuse)
 
 
 async def put(etcd: Etcd, key: str, body: bytes) -> str:

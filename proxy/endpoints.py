@@ -1,17 +1,34 @@
-"""Where a Service is served: from its EndpointSlices to the endpoints of one port.
+"""Where a Service is served: from its EndpointSlices, or v1 Endpoints, to the candidates for one port.
 
-Pure. Conditions, duplicates and the fallback to terminating endpoints follow kube-proxy's cluster policy.
+Pure. Conditions and duplicates follow kube-proxy. An endpoint that cannot be used is left out by name, and the others
+of its slice are used.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from datetime import datetime
+from sys import intern
 
+import msgspec
 from msgspec import Struct
 
 from controlloop.family import Family, IPAddress
-from proxy import objects
-from proxy.frontends import Endpoint, Protocol, ServiceName
-from proxy.objects import Conditions, EndpointSlice, RefusedError, SliceLabels, parse_address
+from proxy.address_text import parse_address
+from proxy.frontends import Protocol, ServiceName
+from proxy.objects import (
+    Conditions,
+    EndpointAnnotations,
+    Endpoints,
+    EndpointSlice,
+    Hint,
+    Hints,
+    Refuse,
+    RefusedError,
+    SliceEndpoint,
+    SliceLabels,
+    SlicePort,
+    Subset,
+    Timestamp,
+)
 
 FAMILIES = {"IPv4": Family.V4, "IPv6": Family.V6}
 
@@ -21,26 +38,33 @@ class Candidate(Struct, frozen=True, gc=False):
 
     address: IPAddress
     is_local: bool
+    """It says that it is on this node."""
+    is_placed: bool
+    """It says where it is."""
     ready: bool
     serving: bool
     terminating: bool
+    zone: str
+    zone_hints: tuple[str, ...]
+    """The zones whose clients should use it; empty: it has no such hint."""
+    node_hint: bool | None
+    """Whether clients on this node should use it; None: it has no such hint."""
 
     @property
-    def rank(self) -> tuple[bool, bool, bool, bool]:
+    def rank(self) -> tuple[bool | str | tuple[str, ...], ...]:
         """Which of two copies of one endpoint counts (the smaller): a terminating copy is older news."""
-        return (self.terminating, not self.ready, not self.serving, not self.is_local)
+        news = (self.terminating, not self.ready, not self.serving, not self.is_local, not self.is_placed)
+        return (*news, self.zone, self.zone_hints, str(self.node_hint))
 
 
-@dataclass(frozen=True, slots=True)
-class PortNumber:
+class PortNumber(Struct, frozen=True, gc=False):
     name: str
     protocol: Protocol
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceSlice:
-    """An EndpointSlice that belongs to a Service, in one family."""
+class ServiceSlice(Struct, frozen=True, gc=False):
+    """Endpoints of a Service in one family that have the same ports."""
 
     service: ServiceName
     family: Family
@@ -48,66 +72,133 @@ class ServiceSlice:
     candidates: tuple[Candidate, ...]
 
 
-def read_slice(endpoint_slice: EndpointSlice, node_name: str) -> ServiceSlice | None:
-    """What a slice says as seen from this node; None: nothing for us, it serves no Service, is headless or has names
-    instead of addresses. RefusedError names an address that is none.
+Places = dict[tuple[int, int], Candidate]
+"""Who may serve one port in one family, by (address as a number, port)."""
+
+
+def read_slice(endpoint_slice: EndpointSlice, node_name: str, refuse: Refuse) -> tuple[ServiceSlice, ...]:
+    """What a slice says as seen from this node. Nothing, when it serves no Service, is headless or has names instead
+    of addresses.
     """
     labels = endpoint_slice.metadata.labels or SliceLabels()
     family = FAMILIES.get(endpoint_slice.address_type)
     if labels.service_name is None or labels.headless is not None or family is None:
+        return ()
+    reader = _Reader(node_name, refuse)
+    return (
+        ServiceSlice(
+            service=ServiceName(endpoint_slice.object_name.namespace, labels.service_name),
+            family=family,
+            ports=_ports(endpoint_slice.ports),
+            candidates=reader.candidates(endpoint_slice.endpoints or (), family),
+        ),
+    )
+
+
+def read_endpoints(endpoints: Endpoints, node_name: str, refuse: Refuse) -> tuple[ServiceSlice, ...]:
+    """What v1 Endpoints say as seen from this node: a slice for each subset and family."""
+    if (endpoints.metadata.labels or SliceLabels()).headless is not None:
+        return ()
+    name = endpoints.object_name
+    service = ServiceName(name.namespace, name.name)
+    slices = []
+    for index, subset in enumerate(endpoints.subsets or ()):
+        found = _Reader(node_name, refuse).subset(f"subsets[{index}]", subset)
+        for family in Family:
+            candidates = tuple(each for each in found if each.address.version == family.value)
+            if candidates:
+                slices.append(ServiceSlice(service, family, _ports(subset.ports), candidates))
+    return tuple(slices)
+
+
+def trigger_time(annotations: EndpointAnnotations | None) -> datetime | None:
+    """When the pod or Service changed that this change came from; it is only measured with, so a bad one is none."""
+    text = (annotations or EndpointAnnotations()).trigger_time
+    try:
+        return msgspec.convert(text, Timestamp) if text else None
+    except msgspec.ValidationError:
         return None
-    return ServiceSlice(
-        service=ServiceName(endpoint_slice.object_name.namespace, labels.service_name),
-        family=family,
-        ports=tuple(
-            PortNumber(port.name or "", Protocol[port.protocol or "TCP"], port.port)
-            for port in endpoint_slice.ports or ()
-            if port.port
-        ),
-        candidates=tuple(
-            _candidate(f"endpoints[{index}]", endpoint, family, node_name)
-            for index, endpoint in enumerate(endpoint_slice.endpoints or ())
-            if endpoint.addresses
-        ),
+
+
+def _ports(ports: tuple[SlicePort, ...] | None) -> tuple[PortNumber, ...]:
+    return tuple(
+        PortNumber(intern(port.name or ""), Protocol[port.protocol or "TCP"], port.port)
+        for port in ports or ()
+        if port.port
     )
 
 
-def _candidate(path: str, endpoint: objects.SliceEndpoint, family: Family, node_name: str) -> Candidate:
-    """Only the first address counts: the API defines no meaning for the others."""
-    addresses = endpoint.addresses or ("",)
-    address = parse_address(f"{path}.addresses[0]", addresses[0])
-    if address.version != family.value:
-        raise RefusedError(f"{path}.addresses[0]: {address} is not IPv{family.value}, the slice's addressType")
-    conditions = endpoint.conditions or Conditions()
-    return Candidate(
-        address=address,
-        is_local=not endpoint.node_name or endpoint.node_name == node_name,
-        ready=conditions.ready is not False,
-        serving=conditions.serving is not False,
-        terminating=conditions.terminating is True,
-    )
+class _Reader:
+    """Reads the endpoints of one object; equal hints become one value."""
+
+    def __init__(self, node_name: str, refuse: Refuse) -> None:
+        self._node_name = node_name
+        self._refuse = refuse
+        self._zones: dict[tuple[Hint, ...], tuple[str, ...]] = {}
+
+    def candidates(self, endpoints: Iterable[SliceEndpoint], family: Family) -> tuple[Candidate, ...]:
+        found = []
+        for index, endpoint in enumerate(endpoints):
+            if endpoint.addresses:
+                try:
+                    found.append(self._candidate(f"endpoints[{index}].addresses[0]", endpoint, family))
+                except RefusedError as error:
+                    self._refuse(str(error))
+        return tuple(found)
+
+    def subset(self, path: str, subset: Subset) -> list[Candidate]:
+        found = []
+        lists = {"addresses": subset.addresses, "notReadyAddresses": subset.not_ready_addresses}
+        for field, addresses in lists.items():
+            conditions = Conditions(ready=field == "addresses", serving=field == "addresses")
+            for index, each in enumerate(addresses or ()):
+                endpoint = SliceEndpoint((each.ip,), conditions, each.node_name)
+                try:
+                    found.append(self._candidate(f"{path}.{field}[{index}].ip", endpoint, None))
+                except RefusedError as error:
+                    self._refuse(str(error))
+        return found
+
+    def _candidate(self, path: str, endpoint: SliceEndpoint, family: Family | None) -> Candidate:
+        """Only the first address counts: the API defines no meaning for the others."""
+        addresses = endpoint.addresses or ("",)
+        address = parse_address(path, addresses[0])
+        if family is not None and address.version != family.value:
+            raise RefusedError(f"{path}: {address} is not IPv{family.value}, the slice's addressType")
+        conditions = endpoint.conditions or Conditions()
+        zone_hints, node_hint = self._hints(endpoint.hints) if endpoint.hints else ((), None)
+        return Candidate(
+            address=address,
+            is_local=endpoint.node_name == self._node_name,
+            is_placed=bool(endpoint.node_name),
+            ready=conditions.ready is not False,
+            serving=conditions.serving is not False,
+            terminating=conditions.terminating is True,
+            zone=intern(endpoint.zone or ""),
+            zone_hints=zone_hints,
+            node_hint=node_hint,
+        )
+
+    def _hints(self, hints: Hints) -> tuple[tuple[str, ...], bool | None]:
+        zones = hints.for_zones or ()
+        if zones not in self._zones:
+            self._zones[zones] = tuple(sorted({intern(zone.name) for zone in zones}))
+        nodes = hints.for_nodes
+        return self._zones[zones], any(node.name == self._node_name for node in nodes) if nodes else None
 
 
-def endpoints(slices: Iterable[ServiceSlice], port: str, protocol: Protocol, family: Family) -> tuple[Endpoint, ...]:
-    """Who takes connections to a Service's port: all that are ready, or when nobody is, those that terminate but still
-    serve. Ordered by (address, port), each once.
-    """
-    best: dict[tuple[int, int], Candidate] = {}
+def places(slices: Iterable[ServiceSlice], port: str, protocol: Protocol, family: Family) -> Places:
+    """Who may serve a Service's port, each once."""
+    best: Places = {}
     for service_slice in slices:
         if service_slice.family is family:
-            for number in _numbers(service_slice, port, protocol):
-                _keep_best(best, number, service_slice.candidates)
-    chosen = [key for key, candidate in best.items() if candidate.ready] or [
-        key for key, candidate in best.items() if candidate.serving and candidate.terminating
-    ]
-    return tuple(Endpoint(best[key].address, key[1], best[key].is_local) for key in sorted(chosen))
+            for known in service_slice.ports:
+                if known.name == port and known.protocol is protocol:
+                    _keep_best(best, known.number, service_slice.candidates)
+    return best
 
 
-def _numbers(service_slice: ServiceSlice, port: str, protocol: Protocol) -> list[int]:
-    return [known.number for known in service_slice.ports if known.name == port and known.protocol is protocol]
-
-
-def _keep_best(best: dict[tuple[int, int], Candidate], number: int, candidates: tuple[Candidate, ...]) -> None:
+def _keep_best(best: Places, number: int, candidates: tuple[Candidate, ...]) -> None:
     for candidate in candidates:
         key = (int(candidate.address), number)
         other = best.get(key)

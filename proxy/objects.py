@@ -4,38 +4,43 @@ Pure. Anybody who may write to a source writes the text of an object, so none of
 is a Kubernetes DNS name, an address is an address, and an object with anything else in those places is refused whole.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
-from typing import Annotated, Literal, overload
+from typing import Annotated, Any, Literal, overload
 
 import msgspec
 from msgspec import Meta, Struct, field
 
-from controlloop.family import IPAddress
-from controlloop.printable import printable
+from proxy.refusals import refusal
 
 LABEL_PATTERN = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 
 Label = Annotated[str, Meta(pattern=rf"\A{LABEL_PATTERN}\Z")]
 Subdomain = Annotated[str, Meta(pattern=rf"\A{LABEL_PATTERN}(\.{LABEL_PATTERN})*\Z", max_length=253)]
 PortName = Annotated[str, Meta(pattern=rf"\A({LABEL_PATTERN})?\Z")]
+PortNumber = Annotated[int, Meta(ge=0, le=65535)]
+"""0 stands for none."""
 ProtocolName = Literal["TCP", "UDP", "SCTP"]
+TrafficPolicy = Literal["Cluster", "Local"]
 Timestamp = Annotated[datetime, Meta(tz=True)]
 
 DEFAULT_NAMESPACE = "default"
-SHOWN_LENGTH = 400
-"""A whole `EndpointSlice namespace/name` fits."""
 
 
 class RefusedError(ValueError):
-    """The object cannot be used as it is. One line that names the field; control characters are shown escaped."""
+    """The object cannot be used as it is. One line that names the field and what stands there, escaped and cut."""
+
+
+Refuse = Callable[[str], None]
+"""Told, in such a line, what of an object is left out while the rest is used."""
 
 
 class Kind(Enum):
     SERVICE = "Service"
     ENDPOINT_SLICE = "EndpointSlice"
+    ENDPOINTS = "Endpoints"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -57,6 +62,8 @@ class ServiceLabels(Read, frozen=True):
 
 class ServiceAnnotations(Read, frozen=True):
     balance: str | None = field(default=None, name="nodenet.io/balance")
+    weights: str | None = field(default=None, name="nodenet.io/weights")
+    drain_timeout: str | None = field(default=None, name="nodenet.io/drain-timeout")
 
 
 class ServiceMetadata(Read, frozen=True):
@@ -71,13 +78,45 @@ class PortSpec(Read, frozen=True):
     port: Annotated[int, Meta(ge=1, le=65535)]
     name: PortName | None = None
     protocol: ProtocolName | None = None
+    node_port: PortNumber | None = None
+
+
+class ClientIPConfig(Read, frozen=True):
+    timeout_seconds: Annotated[int, Meta(ge=1, le=86400)] | None = None
+
+
+class AffinityConfig(Read, frozen=True):
+    client_ip: ClientIPConfig | None = field(default=None, name="clientIP")
 
 
 class ServiceSpec(Read, frozen=True):
-    type: str | None = None
+    type: Literal["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"] | None = None
     cluster_ip: str | None = field(default=None, name="clusterIP")
     cluster_ips: tuple[str, ...] | None = field(default=None, name="clusterIPs")
+    external_ips: tuple[str, ...] | None = field(default=None, name="externalIPs")
     ports: tuple[PortSpec, ...] | None = None
+    session_affinity: Literal["None", "ClientIP"] | None = None
+    session_affinity_config: AffinityConfig | None = None
+    internal_traffic_policy: TrafficPolicy | None = None
+    external_traffic_policy: TrafficPolicy | None = None
+    load_balancer_source_ranges: tuple[str, ...] | None = None
+    allocate_load_balancer_node_ports: bool | None = None
+    health_check_node_port: PortNumber | None = None
+
+
+class Ingress(Read, frozen=True):
+    """One address of a load balancer, or a name, which means nothing here."""
+
+    ip: str | None = None
+    ip_mode: str | None = None
+
+
+class LoadBalancerStatus(Read, frozen=True):
+    ingress: tuple[Ingress, ...] | None = None
+
+
+class ServiceStatus(Read, frozen=True):
+    load_balancer: LoadBalancerStatus | None = None
 
 
 class Service(Read, frozen=True):
@@ -85,6 +124,7 @@ class Service(Read, frozen=True):
 
     metadata: ServiceMetadata
     spec: ServiceSpec
+    status: ServiceStatus | None = None
     kind: Literal["Service"] | None = None
     api_version: Literal["v1"] | None = None
 
@@ -98,16 +138,21 @@ class SliceLabels(Read, frozen=True):
     headless: str | None = field(default=None, name="service.kubernetes.io/headless")
 
 
+class EndpointAnnotations(Read, frozen=True):
+    trigger_time: str | None = field(default=None, name="endpoints.kubernetes.io/last-change-trigger-time")
+
+
 class SliceMetadata(Read, frozen=True):
     name: Subdomain
     namespace: Label | None = None
     labels: SliceLabels | None = None
+    annotations: EndpointAnnotations | None = None
 
 
 class SlicePort(Read, frozen=True):
     name: PortName | None = None
     protocol: ProtocolName | None = None
-    port: Annotated[int, Meta(ge=0, le=65535)] | None = None
+    port: PortNumber | None = None
 
 
 class Conditions(Read, frozen=True):
@@ -116,10 +161,23 @@ class Conditions(Read, frozen=True):
     terminating: bool | None = None
 
 
+class Hint(Read, frozen=True):
+    """A zone or a node."""
+
+    name: str
+
+
+class Hints(Read, frozen=True):
+    for_zones: tuple[Hint, ...] | None = None
+    for_nodes: tuple[Hint, ...] | None = None
+
+
 class SliceEndpoint(Read, frozen=True):
     addresses: tuple[str, ...] | None = None
     conditions: Conditions | None = None
     node_name: str | None = None
+    zone: str | None = None
+    hints: Hints | None = None
 
 
 class EndpointSlice(Read, frozen=True):
@@ -137,8 +195,44 @@ class EndpointSlice(Read, frozen=True):
         return ObjectName(self.metadata.namespace or DEFAULT_NAMESPACE, self.metadata.name)
 
 
-_SERVICE = msgspec.json.Decoder(Service)
-_ENDPOINT_SLICE = msgspec.json.Decoder(EndpointSlice)
+class SubsetAddress(Read, frozen=True):
+    ip: str
+    node_name: str | None = None
+
+
+class Subset(Read, frozen=True):
+    addresses: tuple[SubsetAddress, ...] | None = None
+    not_ready_addresses: tuple[SubsetAddress, ...] | None = None
+    ports: tuple[SlicePort, ...] | None = None
+
+
+class EndpointsMetadata(Read, frozen=True):
+    name: Label
+    namespace: Label | None = None
+    labels: SliceLabels | None = None
+    annotations: EndpointAnnotations | None = None
+
+
+class Endpoints(Read, frozen=True):
+    """v1 Endpoints: what EndpointSlices were before. It belongs to the Service of its own name."""
+
+    metadata: EndpointsMetadata
+    subsets: tuple[Subset, ...] | None = None
+    kind: Literal["Endpoints"] | None = None
+    api_version: Literal["v1"] | None = None
+
+    @property
+    def object_name(self) -> ObjectName:
+        return ObjectName(self.metadata.namespace or DEFAULT_NAMESPACE, self.metadata.name)
+
+
+Decoded = Service | EndpointSlice | Endpoints
+
+_DECODERS: dict[Kind, msgspec.json.Decoder[Any]] = {
+    Kind.SERVICE: msgspec.json.Decoder(Service),
+    Kind.ENDPOINT_SLICE: msgspec.json.Decoder(EndpointSlice),
+    Kind.ENDPOINTS: msgspec.json.Decoder(Endpoints),
+}
 
 
 @overload
@@ -146,54 +240,13 @@ def decode(kind: Literal[Kind.SERVICE], raw: bytes) -> Service: ...
 @overload
 def decode(kind: Literal[Kind.ENDPOINT_SLICE], raw: bytes) -> EndpointSlice: ...
 @overload
-def decode(kind: Kind, raw: bytes) -> Service | EndpointSlice: ...
-def decode(kind: Kind, raw: bytes) -> Service | EndpointSlice:
-    """The object in a JSON text. RefusedError names the field that is missing or wrong."""
-    decoder = _SERVICE if kind is Kind.SERVICE else _ENDPOINT_SLICE
+def decode(kind: Literal[Kind.ENDPOINTS], raw: bytes) -> Endpoints: ...
+@overload
+def decode(kind: Kind, raw: bytes) -> Decoded: ...
+def decode(kind: Kind, raw: bytes) -> Decoded:
+    """The object in a JSON text. RefusedError names the field that is missing or wrong, and what stands there."""
     try:
-        return decoder.decode(raw)
+        decoded: Decoded = _DECODERS[kind].decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RefusedError(_reason(str(error))) from error
-
-
-def _reason(text: str) -> str:
-    """What msgspec says as `what - at $.path`, turned to start with the field."""
-    what, found, path = text.rpartition(" - at `$")
-    if not found:
-        return printable(text)
-    if "matching regex" in what:
-        what = "not a DNS name"
-    return printable(f"{path.strip('`.')}: {what}")
-
-
-def parse_address(path: str, text: str) -> IPAddress:
-    """The address in the field at `path`. RefusedError for anything no Service or endpoint may have.
-
-    As kube-proxy does, leading zeros are read as decimal (10.020.0.1 is 10.20.0.1) and ::ffff:10.0.0.1 is IPv4. As the
-    API server does for endpoints, addresses that mean something else on every node (loopback, link-local, multicast,
-    unspecified) are refused.
-    """
-    try:
-        address = _address(text)
-    except ValueError:
-        raise RefusedError(f"{path}: {printable(text)} is not an IP address") from None
-    if address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified:
-        raise RefusedError(f"{path}: {address} is loopback, link-local, multicast or unspecified")
-    return address
-
-
-def _address(text: str) -> IPAddress:
-    if ":" not in text:
-        return _ipv4(text)
-    # IPv6Address takes any text behind a % as a scope, and gives it back when printed into a rule.
-    if "%" in text:
-        raise ValueError(text)
-    address = IPv6Address(text)
-    return address.ipv4_mapped or address
-
-
-def _ipv4(text: str) -> IPv4Address:
-    try:
-        return IPv4Address(text)
-    except AddressValueError:
-        return IPv4Address(".".join(part.lstrip("0") or part[-1:] for part in text.split(".")))
+        raise RefusedError(refusal(str(error), raw)) from error
+    return decoded

@@ -3,38 +3,41 @@
 Pure. The cost of a batch grows with what is in it: slices are indexed by Service, claims by what they claim.
 """
 
-from bisect import bisect_left, insort
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 
 from controlloop.errors import Skipped
-from controlloop.family import Family, IPAddress
+from controlloop.family import Family
 from controlloop.printable import printable
-from proxy.endpoints import ServiceSlice, endpoints, read_slice
-from proxy.frontends import Balance, Endpoint, Frontend, Protocol, ServiceName
-from proxy.objects import EndpointSlice, Kind, ObjectName, RefusedError, Service, decode
-from proxy.services import ProxiedService, ServicePort, read_service
+from proxy.claims import Claims
+from proxy.endpoints import ServiceSlice, read_endpoints, read_slice, trigger_time
+from proxy.exposure import allowed_sources, frontends
+from proxy.frontends import Frontend, ServiceName
+from proxy.local_endpoints import HealthCheck, LocalEndpoints, Policy
+from proxy.node import Node
+from proxy.objects import Decoded, Endpoints, EndpointSlice, Kind, ObjectName, Refuse, RefusedError, Service, decode
+from proxy.services import Options, ProxiedService, read_service
+from proxy.slices import Origin, Slices
 from proxy.sources import Batch, Update
 
-FrontendKey = tuple[IPAddress, Protocol, int]
-Claim = tuple[datetime, ServiceName]
-"""Sorts by who may have a frontend that several Services want: the oldest, then the first by name."""
-
-UNDATED = datetime.max.replace(tzinfo=UTC)
+EVER = datetime.min.replace(tzinfo=UTC)
+SHOWN_REASONS = 5
 
 
 class Tracker:
-    def __init__(self, node_name: str, default_balance: Balance) -> None:
-        self._node_name = node_name
-        self._default_balance = default_balance
+    def __init__(self, node: Node, options: Options, since: datetime = EVER) -> None:
+        """Trigger times before `since` are not kept: nobody waited for us then."""
+        self._node = node
+        self._options = options
+        self._since = since
         self._services: dict[ServiceName, ProxiedService] = {}
-        self._claims: dict[FrontendKey, list[Claim]] = {}
-        self._contested: set[FrontendKey] = set()
-        self._slices: dict[ObjectName, ServiceSlice] = {}
-        self._slices_of: dict[ServiceName, set[ObjectName]] = {}
-        self._refused: dict[tuple[Kind, ObjectName], str] = {}
-        self._warned: set[ServiceName] = set()
+        self._slices = Slices()
+        self._claims = Claims()
+        self._local = LocalEndpoints()
+        self._triggers: dict[ServiceName, list[datetime]] = {}
+        self._refused: dict[Origin, str] = {}
+        self._warnings: dict[Origin, tuple[str, ...]] = {}
         self._unread: tuple[Skipped, ...] = ()
 
     def services(self) -> AbstractSet[ServiceName]:
@@ -46,13 +49,20 @@ class Tracker:
         proxied = self._services.get(service)
         if proxied is None:
             return ()
-        slices = [self._slices[name] for name in self._slices_of.get(service, ())]
-        return tuple(
-            Frontend(port.name, address, port.protocol, port.port, proxied.balance, served_by)
-            for port in proxied.ports
-            for address, served_by in _served_by(proxied, port, slices)
-            if self._owner((address, port.protocol, port.port)) == service
-        )
+        every = frontends(proxied, self._slices.of(service), self._node)
+        return tuple(frontend for frontend in every if self._claims.owner(frontend.key) == service)
+
+    def health_checks(self) -> Mapping[ServiceName, HealthCheck]:
+        """Services whose load balancer asks each node for its endpoints."""
+        return self._local.health_checks
+
+    def no_local_endpoints(self) -> Mapping[tuple[Policy, Family], int]:
+        """How many Service ports are served elsewhere but, under a policy Local, by nobody here."""
+        return self._local.missing
+
+    def take_triggers(self, service: ServiceName) -> tuple[datetime, ...]:
+        """When the changes happened that came in since this was last asked."""
+        return tuple(self._triggers.pop(service, ()))
 
     @property
     def skipped(self) -> Mapping[str, Skipped]:
@@ -60,13 +70,13 @@ class Tracker:
         reasons: dict[str, list[str]] = {}
         for skipped in self._unread:
             reasons.setdefault(skipped.name, []).append(skipped.reason)
-        for (kind, name), reason in self._refused.items():
-            reasons.setdefault(_place(kind, name), []).append(reason)
-        for service in self._warned:
-            reasons.setdefault(_place(Kind.SERVICE, service), []).append(self._services[service].warning)
-        for service, reason in self._lost_claims():
+        for origin, reason in self._refused.items():
+            reasons.setdefault(_place(*origin), []).append(reason)
+        for origin, warnings in self._warnings.items():
+            reasons.setdefault(_place(*origin), []).extend(warnings)
+        for service, reason in self._claims.lost():
             reasons.setdefault(_place(Kind.SERVICE, service), []).append(reason)
-        return {name: Skipped(name, "; ".join(several)) for name, several in reasons.items()}
+        return {name: Skipped(name, _joined(several)) for name, several in reasons.items()}
 
     def apply(self, batch: Batch) -> set[ServiceName]:
         """Take in what changed; gives back the Services whose frontends may differ from before.
@@ -80,111 +90,86 @@ class Tracker:
             for kind, name in self._known() - {(update.kind, update.name) for update in batch.updates}:
                 changed |= self._apply(Update(kind, name, None))
         self._unread = batch.skipped
+        self._look_at(changed)
         return changed
 
-    def _known(self) -> set[tuple[Kind, ObjectName]]:
+    def settle(self, node: Node) -> set[ServiceName]:
+        """The node, whose name stays, is like this from now on; gives back the Services whose frontends may differ."""
+        old, self._node = self._node, node
+        changed = self._slices.with_hints() if node.zone != old.zone else set()
+        for name, service in self._services.items() if node.addresses != old.addresses else ():
+            if service.source_ranges and any(
+                allowed_sources(service, family, node) != allowed_sources(service, family, old)
+                for family in service.families
+            ):
+                changed.add(name)
+        changed &= self._services.keys()
+        self._look_at(changed)
+        return changed
+
+    def _look_at(self, changed: set[ServiceName]) -> None:
+        for name in changed:
+            self._local.replace(name, self._services.get(name), self._slices.of(name), self._node)
+
+    def _known(self) -> set[Origin]:
         services = {(Kind.SERVICE, ObjectName(name.namespace, name.name)) for name in self._services}
-        return services | {(Kind.ENDPOINT_SLICE, name) for name in self._slices} | self._refused.keys()
+        return services | self._slices.origins | self._refused.keys()
 
     def _apply(self, update: Update) -> set[ServiceName]:
+        origin = (update.kind, update.name)
+        warnings: list[str] = []
         try:
-            changed = self._apply_service(update) if update.kind is Kind.SERVICE else self._apply_slice(update)
+            changed = self._take(origin, _decoded(update), warnings.append)
         except RefusedError as error:
-            self._refused[update.kind, update.name] = str(error)
+            self._refused[origin] = str(error)
             return set()
-        self._refused.pop((update.kind, update.name), None)
+        self._refused.pop(origin, None)
+        self._warnings.pop(origin, None)
+        if warnings:
+            self._warnings[origin] = tuple(warnings)
         return changed
 
-    def _apply_service(self, update: Update) -> set[ServiceName]:
-        proxied = None
-        if update.body is not None:
-            service = decode(Kind.SERVICE, update.body)
-            _check_name(update.name, service)
-            proxied = read_service(service, self._default_balance)
-        return self._replace_service(ServiceName(update.name.namespace, update.name.name), proxied)
-
-    def _apply_slice(self, update: Update) -> set[ServiceName]:
-        service_slice = None
-        if update.body is not None:
-            endpoint_slice = decode(Kind.ENDPOINT_SLICE, update.body)
-            _check_name(update.name, endpoint_slice)
-            service_slice = read_slice(endpoint_slice, self._node_name)
-        return self._replace_slice(update.name, service_slice)
-
-    def _replace_slice(self, name: ObjectName, new: ServiceSlice | None) -> set[ServiceName]:
-        old = self._slices.pop(name, None)
-        if new is not None:
-            self._slices[name] = new
-        if old == new:
-            return set()
-        if old is not None:
-            self._slices_of[old.service].remove(name)
-            if not self._slices_of[old.service]:
-                del self._slices_of[old.service]
-        if new is not None:
-            self._slices_of.setdefault(new.service, set()).add(name)
-        return {each.service for each in (old, new) if each is not None and each.service in self._services}
+    def _take(self, origin: Origin, decoded: Decoded | None, refuse: Refuse) -> set[ServiceName]:
+        kind, name = origin
+        if kind is Kind.SERVICE:
+            service = read_service(decoded, self._options, refuse) if isinstance(decoded, Service) else None
+            return self._replace_service(ServiceName(name.namespace, name.name), service)
+        slices: tuple[ServiceSlice, ...] = ()
+        if isinstance(decoded, EndpointSlice):
+            slices = read_slice(decoded, self._node.name, refuse)
+        elif isinstance(decoded, Endpoints):
+            slices = read_endpoints(decoded, self._node.name, refuse)
+        changed = self._slices.replace(origin, slices) & self._services.keys()
+        if isinstance(decoded, EndpointSlice | Endpoints):
+            self._note_trigger(changed, trigger_time(decoded.metadata.annotations))
+        return changed
 
     def _replace_service(self, name: ServiceName, new: ProxiedService | None) -> set[ServiceName]:
         old = self._services.pop(name, None)
-        if new is not None:
-            self._services[name] = new
-        if old == new:
-            return set()
-        self._warned.discard(name)
-        if new is not None and new.warning:
-            self._warned.add(name)
-        before, after = _claims(old), _claims(new)
-        changed = {name}
-        for key in before.keys() | after.keys():
-            changed |= self._reclaim(key, before.get(key), after.get(key))
-        return changed
-
-    def _reclaim(self, key: FrontendKey, before: Claim | None, after: Claim | None) -> set[ServiceName]:
-        """Replace one Service's claim; gives back who lost the frontend and who got it."""
-        claims = self._claims.setdefault(key, [])
-        owners = set(claims[:1])
-        if before is not None:
-            del claims[bisect_left(claims, before)]
-        if after is not None:
-            insort(claims, after)
-        owners ^= set(claims[:1])
-        if not claims:
-            del self._claims[key]
-        if len(claims) > 1:
-            self._contested.add(key)
+        if new is None:
+            self._triggers.pop(name, None)
         else:
-            self._contested.discard(key)
-        return {service for _, service in owners}
+            self._services[name] = new
+        return set() if old == new else {name} | self._claims.replace(old, new)
 
-    def _owner(self, key: FrontendKey) -> ServiceName:
-        return self._claims[key][0][1]
-
-    def _lost_claims(self) -> Iterator[tuple[ServiceName, str]]:
-        for key in self._contested:
-            address, protocol, port = key
-            (_, owner), *losers = self._claims[key]
-            for _, loser in losers:
-                yield loser, f"{address} {port}/{protocol.value} belongs to {owner}, which claims it too and goes first"
+    def _note_trigger(self, services: set[ServiceName], time: datetime | None) -> None:
+        if time is not None and time >= self._since:
+            for service in services:
+                self._triggers.setdefault(service, []).append(time)
 
 
-def _served_by(
-    proxied: ProxiedService, port: ServicePort, slices: list[ServiceSlice]
-) -> Iterator[tuple[IPAddress, tuple[Endpoint, ...]]]:
-    for address in proxied.addresses:
-        yield address, endpoints(slices, port.name.port, port.protocol, Family.of(address))
-
-
-def _claims(proxied: ProxiedService | None) -> dict[FrontendKey, Claim]:
-    if proxied is None:
-        return {}
-    claim = (proxied.created or UNDATED, proxied.name)
-    return {(address, port.protocol, port.port): claim for address in proxied.addresses for port in proxied.ports}
-
-
-def _check_name(stored_under: ObjectName, decoded: Service | EndpointSlice) -> None:
-    if decoded.object_name != stored_under:
+def _decoded(update: Update) -> Decoded | None:
+    if update.body is None:
+        return None
+    decoded = decode(update.kind, update.body)
+    if decoded.object_name != update.name:
         raise RefusedError(f"metadata: the object says it is {decoded.object_name}")
+    return decoded
+
+
+def _joined(reasons: list[str]) -> str:
+    shown, hidden = reasons[:SHOWN_REASONS], len(reasons) - SHOWN_REASONS
+    return "; ".join(shown) + (f"; and {hidden} more" if hidden > 0 else "")
 
 
 def _place(kind: Kind, name: ObjectName | ServiceName) -> str:

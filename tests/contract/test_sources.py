@@ -8,7 +8,9 @@ import pytest
 from builders import json, make_endpoint_slice, make_service
 
 from controlloop.etcd import Etcd
-from proxy.frontends import Balance, ServiceName
+from proxy.frontends import ServiceName
+from proxy.node import Node
+from proxy.services import Options
 from proxy.sources.etcd import EtcdSource
 from proxy.sources.files import FilesSource
 from proxy.tracker import Tracker
@@ -89,7 +91,7 @@ class Followed:
     """A tracker that takes in all that a source says."""
 
     def __init__(self):
-        self.tracker = Tracker("node-a", Balance.RANDOM)
+        self.tracker = Tracker(Node("node-a"), Options())
         self.batches = 0
         self._moved = asyncio.Event()
 

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from controlloop.errors import Skipped
 from proxy.frontends import Balance, Endpoint, Frontend, Protocol, ServiceName, ServicePortName
+from proxy.node import Node
 from proxy.objects import Kind, ObjectName
+from proxy.services import Options
 from proxy.sources import Batch, Update
 from proxy.tracker import Tracker
 
@@ -33,7 +35,7 @@ def listing(*updates):
 
 
 def tracked(*made):
-    tracker = Tracker("node-a", Balance.RANDOM)
+    tracker = Tracker(Node("node-a"), Options())
     tracker.apply(listing(*made))
     return tracker
 

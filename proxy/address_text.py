@@ -1,0 +1,59 @@
+"""Addresses and networks out of an object's text. Pure.
+
+What leaves here is an address or a network and nothing else, whoever wrote the text.
+"""
+
+from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_network
+
+from controlloop.family import IPAddress, IPNetwork
+from controlloop.printable import printable
+from proxy.objects import RefusedError
+
+
+def parse_address(path: str, text: str) -> IPAddress:
+    """The address in the field at `path`. RefusedError for anything no Service or endpoint may have.
+
+    As kube-proxy does, leading zeros are read as decimal (10.020.0.1 is 10.20.0.1) and ::ffff:10.0.0.1 is IPv4. As the
+    API server does for endpoints, addresses that mean something else on every node (loopback, link-local, multicast,
+    unspecified) are refused.
+    """
+    try:
+        address = _address(text)
+    except ValueError:
+        raise RefusedError(f"{path}: {printable(text)} is not an IP address") from None
+    if address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified:
+        raise RefusedError(f"{path}: {address} is loopback, link-local, multicast or unspecified")
+    return address
+
+
+def _address(text: str) -> IPAddress:
+    if ":" not in text:
+        return _ipv4(text)
+    # IPv6Address takes any text behind a % as a scope, and gives it back when printed into a rule.
+    if "%" in text:
+        raise ValueError(text)
+    address = IPv6Address(text)
+    return address.ipv4_mapped or address
+
+
+def _ipv4(text: str) -> IPv4Address:
+    try:
+        return IPv4Address(text)
+    except AddressValueError:
+        return IPv4Address(".".join(part.lstrip("0") or part[-1:] for part in text.split(".")))
+
+
+def parse_network(path: str, text: str) -> IPNetwork:
+    """The network in the field at `path`; bits behind the prefix are cut off, as kube-proxy does. RefusedError."""
+    host, _, length = text.strip().partition("/")
+    refused = RefusedError(f"{path}: {printable(text)} is not a network ADDRESS/LENGTH")
+    if not (length.isascii() and length.isdigit()):
+        raise refused
+    try:
+        network = ip_network((_address(host), int(length)), strict=False)
+    except ValueError:
+        raise refused from None
+    # A prefix of an IPv4-mapped address counts other bits than it says.
+    if (":" in host) != (network.version == 6):
+        raise refused
+    return network
