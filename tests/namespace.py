@@ -19,15 +19,24 @@ def setns(path: str) -> None:
 
 
 @contextmanager
+def inside(name: str) -> Iterator[None]:
+    """What this thread opens or starts meanwhile belongs to a named namespace."""
+    with open("/proc/self/ns/net") as home:  # noqa: PTH123
+        setns(f"/run/netns/{name}")
+        try:
+            yield
+        finally:
+            libc.setns(home.fileno(), CLONE_NEWNET)
+
+
+@contextmanager
 def fresh_namespace() -> Iterator[str]:
     """Move this thread into a namespace of its own, with lo up; the name lets other programs join it."""
     name = f"nodenet-test-{os.getpid()}-{next(numbers)}"
     subprocess.run(["ip", "netns", "add", name], check=True)
-    with open("/proc/self/ns/net") as home:  # noqa: PTH123
-        try:
-            setns(f"/run/netns/{name}")
+    try:
+        with inside(name):
             subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
             yield name
-        finally:
-            libc.setns(home.fileno(), CLONE_NEWNET)
-            subprocess.run(["ip", "netns", "delete", name], check=True)
+    finally:
+        subprocess.run(["ip", "netns", "delete", name], check=True)

@@ -1,0 +1,30 @@
+"""One network for all tests of flows; on its node-1 a proxy of each variant in turn, for each module."""
+
+import os
+import resource
+
+import network
+import pytest
+from calls import Switchboard
+from rig import VARIANTS, Rig
+
+
+@pytest.fixture(scope="session")
+def board(tmp_path_factory):
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    # Others on this machine must not wait for us, nor we for them.
+    os.environ["XTABLES_LOCKFILE"] = str(tmp_path_factory.mktemp("xtables") / "lock")
+    made = network.build(f"flows{os.getpid()}")
+    switchboard = Switchboard(made)
+    yield switchboard
+    switchboard.close()
+    made.cluster.down()
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def rig(request, board):
+    made = Rig(board, request.param)
+    made.given()
+    yield made
+    made.close()

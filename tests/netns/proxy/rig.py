@@ -1,0 +1,266 @@
+"""The proxy's own model, planner and backend on a node's kernel, and tables of where calls land.
+
+A table has a line for each flow, judged in both families:
+
+    client  -> vip:80         = pod-1-1                        lands there, and the caller's address is kept
+    node-1  -> cluster-ip:80  = pod-1-1 pod-2-1 masqueraded    lands on each of them and on no other
+    pod-1-3 -> udp/vip:81     = dropped
+    pod-1-3 -> sctp/vip:82    = refused
+"""
+
+import asyncio
+import itertools
+import json
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from calls import Call, Switchboard
+from namespace import inside
+from network import ADDRESSES, BRIDGE, POD_NETWORKS, SERVICE_NETWORKS, pod_subnet
+
+from controlloop.delta import Delta
+from controlloop.family import Family
+from controlloop.iptables.kernel import Variant
+from controlloop.reconcile import reconcile
+from proxy.frontends import Balance, Protocol
+from proxy.iptables.desired import IptablesPlanner
+from proxy.iptables.kernel import IptablesBackend
+from proxy.nftables.desired import NftablesPlanner
+from proxy.nftables.kernel import NftablesBackend
+from proxy.node import Interfaces, Node, Surroundings
+from proxy.objects import Kind, ObjectName
+from proxy.services import Options
+from proxy.sources import Batch, Update
+from proxy.tracker import Tracker
+
+NFTABLES, IPTABLES_NFT, IPTABLES_LEGACY = VARIANTS = ("nftables", "iptables-nft", "iptables-legacy")
+IPTABLES = (IPTABLES_NFT, IPTABLES_LEGACY)
+
+ANSWER_WITHIN_S = 3.0
+DROPPED_AFTER_S = 0.3
+"""Packets of one machine take microseconds; what has not come back by then does not come."""
+
+ROW = re.compile(
+    r"(?P<caller>\S+) +-> +(?:(?P<protocol>udp|sctp)/)?(?P<target>[\w-]+):(?P<port>\d+) += +(?P<wanted>\S.*)"
+)
+NOBODY = {"refused", "dropped"}
+
+PODS_BY = {
+    "cidr": POD_NETWORKS.get,
+    "node-cidr": lambda family: pod_subnet("node-1", family),
+    "bridge": lambda _: Interfaces(BRIDGE),
+    "prefix": lambda _: Interfaces(BRIDGE[:3], is_prefix=True),
+    None: lambda _: None,
+}
+"""How to tell pods, by kube-proxy's four modes; None: nobody can tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    text: str
+    caller: str
+    protocol: Protocol
+    target: str
+    port: int
+    wanted: frozenset[str]
+    """Of servers; or one of NOBODY."""
+    masqueraded: bool
+
+    @property
+    def tries(self) -> int:
+        """A server that has its fair share is missed once in 10**8 rows."""
+        return 3 if self.wanted & NOBODY else 6 + 18 * len(self.wanted)
+
+    @property
+    def wait_s(self) -> float:
+        return DROPPED_AFTER_S if "dropped" in self.wanted else ANSWER_WITHIN_S
+
+    def calls(self, family: Family) -> list[Call]:
+        address = ADDRESSES[self.target][family]
+        return [Call(self.caller, address, self.port, self.protocol) for _ in range(self.tries)]
+
+    def fits(self, calls: Sequence[Call]) -> bool:
+        landed = {call.outcome or "dropped" for call in calls}
+        return landed == self.wanted and all(call.masqueraded == self.masqueraded for call in calls if call.seen_as)
+
+
+def read(table: str) -> list[Row]:
+    return [_row(line.strip()) for line in table.splitlines() if line.strip()]
+
+
+def _row(line: str) -> Row:
+    match = ROW.fullmatch(line)
+    assert match, f"not a flow: {line!r}"
+    words = set(match["wanted"].split())
+    return Row(
+        text=line,
+        caller=match["caller"],
+        protocol=Protocol(match["protocol"] or "tcp"),
+        target=match["target"],
+        port=int(match["port"]),
+        wanted=frozenset(words - {"masqueraded"}),
+        masqueraded="masqueraded" in words,
+    )
+
+
+class Rig:
+    """One proxy on node-1, in one variant. It starts with nothing and leaves nothing."""
+
+    def __init__(self, board: Switchboard, variant: str) -> None:
+        self.board = board
+        self.variant = variant
+        self.mode = "nftables" if variant == NFTABLES else "iptables"
+        self.node = Node("node-1", "zone-a", tuple(ADDRESSES["node-1"].values()))
+        self.tracker = self._new_tracker()
+        self.surroundings = {family: self._surroundings(family) for family in Family}
+        make_planner = NftablesPlanner if self.mode == "nftables" else IptablesPlanner
+        self.planners = {family: make_planner(self.surroundings[family]) for family in Family}
+        self.backends = {family: self._backend(family) for family in Family}
+        self._served = set()
+        self._stale = True
+
+    def _backend(self, family):
+        if self.mode == "nftables":
+            return NftablesBackend(family)
+        return IptablesBackend(family, Variant(self.variant.removeprefix("iptables-")))
+
+    def _new_tracker(self, **options):
+        kept = {Balance.RANDOM, Balance.ROUND_ROBIN, Balance.WEIGHTED} if self.mode == "iptables" else set(Balance)
+        return Tracker(self.node, Options(**{"balance": Balance.RANDOM, "balances": frozenset(kept), **options}))
+
+    def _surroundings(self, family, *, pods="cidr", **others):
+        """kube-proxy's defaults of each mode (nodePortAddresses and localhostNodePorts unset)."""
+        if self.mode == "nftables":
+            default = {
+                "node_port_addresses": frozenset({ADDRESSES["node-1"][family]}),
+                "service_cidrs": (SERVICE_NETWORKS[family],),
+            }
+        else:
+            default = {"localhost_node_ports": family is Family.V4}
+        given = {name: value(family) if callable(value) else value for name, value in others.items()}
+        return Surroundings(family, pods=PODS_BY[pods](family), **{**default, **given})
+
+    # -- what is served -------------------------------------------------------------------------------------------
+
+    def given(self, *objects, options=None, zone="zone-a", **surroundings):
+        """These objects and no others, on a node with such surroundings (`Surroundings`; by family where callable).
+
+        Nothing is remembered of connections before.
+        """
+        self.node = replace(self.node, zone=zone)
+        if options is not None:
+            self.tracker = self._new_tracker(**options)
+        self.tracker.settle(self.node)
+        delta = {family: Delta() for family in Family}
+        for family in Family:
+            self.surroundings[family] = self._surroundings(family, **surroundings)
+            self.planners[family].settle(self.surroundings[family], delta[family])
+        self._take(objects, delta, listed=True)
+        self.forget_connections()
+
+    def add(self, *objects):
+        """Make or change objects."""
+        self._take(objects, {family: Delta() for family in Family})
+
+    def remove(self, *objects):
+        self._take(objects, {family: Delta() for family in Family}, gone=True)
+
+    def move_to_zone(self, zone):
+        self.node = replace(self.node, zone=zone)
+        delta = {family: Delta() for family in Family}
+        self._plan(self.tracker.settle(self.node), delta)
+        self._write(delta)
+
+    def _take(self, objects, delta, *, listed=False, gone=False):
+        flat = [one for each in objects for one in (each if isinstance(each, list) else [each])]
+        updates = tuple(_update(one, gone=gone) for one in flat)
+        changed = self.tracker.apply(Batch(updates, listed))
+        self._plan(changed | self._served if listed else changed, delta)
+        self._write(delta)
+
+    def _plan(self, services, delta):
+        for service in services:
+            frontends = self.tracker.frontends(service)
+            (self._served.add if frontends else self._served.discard)(service)
+            for family in Family:
+                self.planners[family].replace(service, frontends, delta[family])
+
+    def _write(self, delta):
+        """One change for each family; after a failure the kernel is read back first."""
+        stale, self._stale = self._stale, True
+        with inside(self.board.network.namespace("node-1")):
+            self._allow_loopback()
+            asyncio.run(self._apply(delta, stale=stale))
+        self._stale = False
+
+    async def _apply(self, delta, *, stale):
+        for family in Family:
+            if stale:
+                await reconcile(lambda f=family: self.planners[f].objects, self.backends[family])
+            elif delta[family]:
+                await self.backends[family].apply(delta[family])
+
+    def _allow_loopback(self):
+        wanted = str(int(any(each.localhost_node_ports for each in self.surroundings.values())))
+        Path("/proc/sys/net/ipv4/conf/all/route_localnet").write_text(wanted)
+
+    def forget_connections(self):
+        with inside(self.board.network.namespace("node-1")):
+            subprocess.run(["conntrack", "-F"], check=True, capture_output=True)
+
+    def close(self):
+        with inside(self.board.network.namespace("node-1")):
+            asyncio.run(self._cleanup())
+
+    async def _cleanup(self):
+        for backend in self.backends.values():
+            await backend.cleanup()
+            assert not await backend.dump()
+
+    # -- where it lands -------------------------------------------------------------------------------------------
+
+    def expect(self, table, families=tuple(Family)):
+        """Judge every line of a table; all that are wrong are told at once, each with what happened instead."""
+        judged = [(row, family, row.calls(family)) for row in read(table) for family in families]
+        together = [each for each in judged if each[0].protocol is not Protocol.SCTP]
+        wait_of = {id(call): row.wait_s for row, _, calls in judged for call in calls}
+        # An ICMP error reaches every raw socket that speaks with the address, so SCTP takes one flow at a time.
+        for batch in [together, *([each] for each in judged if each not in together)]:
+            calls = [call for _, _, several in batch for call in several]
+            self.board.place(calls, wait=lambda call: wait_of[id(call)])
+            self.board.hang_up(calls)
+        wrong = [
+            f"{row.text}  but over IPv{family.value}: {told(calls)}"
+            for row, family, calls in judged
+            if not row.fits(calls)
+        ]
+        assert not wrong, "\n".join(["", *wrong])
+
+    def call(self, caller, target, port, *, protocol=Protocol.TCP, count=1, family=Family.V4, sources=(None,)):
+        """Calls that stay open until `board.hang_up`, answered or not."""
+        each_from = itertools.islice(itertools.cycle(sources), count)
+        calls = [Call(caller, ADDRESSES[target][family], port, protocol, source) for source in each_from]
+        return self.board.place(calls, wait=lambda _: ANSWER_WITHIN_S)
+
+    def spread(self, *arguments, **options):
+        """How often each server answered."""
+        calls = self.call(*arguments, **options)
+        self.board.hang_up(calls)
+        return Counter(call.outcome for call in calls)
+
+
+def told(calls):
+    """What happened, in the words of a table, with how often."""
+    counts = Counter(
+        (call.outcome or "dropped", " masqueraded" if call.masqueraded and call.seen_as else "") for call in calls
+    )
+    return ", ".join(f"{count} x {outcome}{how}" for (outcome, how), count in sorted(counts.items()))
+
+
+def _update(one, *, gone):
+    name = ObjectName(one["metadata"]["namespace"], one["metadata"]["name"])
+    return Update(Kind(one["kind"]), name, None if gone else json.dumps(one).encode())
