@@ -56,9 +56,8 @@ def prepare_log(settings: Settings) -> None:
     from controlloop.logs import Log, configure  # noqa: PLC0415
 
     configure(verbose=settings.debug)
-    # Their debug lines are whole netlink messages and the states of a poller.
-    for library in ("grpc", "pyroute2"):
-        logging.getLogger(library).setLevel(logging.INFO)
+    # Its debug lines are the states of a poller.
+    logging.getLogger("grpc").setLevel(logging.INFO)
     for flag, value in settings.ignored.items():
         Log("netagent").debug("flag without effect", flag=f"--{flag}", value=value)
 

@@ -9,17 +9,16 @@ import asyncio
 import errno
 import socket
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import groupby
-
-from pyroute2 import AsyncIPRoute, NetlinkError
 
 from controlloop.command import CommandError
 from controlloop.delta import Delta
 from controlloop.family import Family
 from netagent.diff import Operation, Verb, plan, rank
 from netagent.instance import FIRST, Instance
-from netagent.links import FLANNELD_NAMES, change_link, decode_link, index_of, is_ours
+from netagent.links import FLANNELD_NAMES, change_link, decode_link, is_ours
 from netagent.messages import (
     Names,
     decode_address,
@@ -145,7 +144,9 @@ class OverlayKernel:
                 yield route
 
     def _change(self, operations: list[Operation]) -> Iterable[Failure]:
-        indexes = {name: index_of(name) for name in {device_of(operation.object) for operation in operations}}
+        indexes = {
+            name: self._channel.index_of(name) for name in {device_of(operation.object) for operation in operations}
+        }
         known, failures = [], []
         for operation in operations:
             device = device_of(operation.object)
@@ -196,11 +197,14 @@ class OverlayKernel:
 
     async def _change_links(self, operations: list[Operation]) -> list[Failure]:
         failures = []
-        async with AsyncIPRoute() as netlink:
+        # From a socket of its own: what we do to devices the monitor must hear, like all others' doing.
+        with closing(Channel()) as channel:
             for operation in operations:
                 try:
-                    await change_link(netlink, operation)
-                except (NetlinkError, OSError, CommandError) as error:
+                    await change_link(channel, operation)
+                except OSError as error:
+                    failures.append(Failure(operation, error.strerror or str(error)))
+                except CommandError as error:
                     failures.append(Failure(operation, str(error)))
         return failures
 
@@ -210,7 +214,7 @@ class OverlayKernel:
         failures = []
         for (device, _, removes), group in groupby(sorted(operations, key=way_into_wireguard), way_into_wireguard):
             some = list(group)
-            if removes and not index_of(device):
+            if removes and not self._channel.index_of(device):
                 continue
             try:
                 await self._into_wireguard(device, [each.object for each in some], removes=removes)

@@ -159,10 +159,10 @@ class Dump(NamedTuple):
     payload: bytes
 
 
-def dump_links(kind: str) -> Dump:
-    """Devices of one kind; of all kinds while the kernel has not loaded the driver."""
-    payload = IFINFOMSG.pack(0, 0, 0, 0, 0)
-    return Dump(RTM_GETLINK, payload + attribute(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, kind.encode())))
+def dump_links(kind: str = "") -> Dump:
+    """Devices of one kind, of all kinds while the kernel has not loaded the driver; all devices without a kind."""
+    info = attribute(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, kind.encode())) if kind else b""
+    return Dump(RTM_GETLINK, IFINFOMSG.pack(0, 0, 0, 0, 0) + info)
 
 
 def dump_routes(family: Family, protocol: int = 0) -> Dump:
@@ -179,7 +179,8 @@ def dump_fdb(ifindex: int) -> Dump:
     return Dump(RTM_GETNEIGH, NDMSG.pack(AF_BRIDGE, 0, 0, 0, 0) + index_attribute(NDA_IFINDEX, ifindex))
 
 
-def dump_addresses(family: Family, ifindex: int) -> Dump:
+def dump_addresses(family: Family, ifindex: int = 0) -> Dump:
+    """Of one device; 0: of all."""
     return Dump(RTM_GETADDR, IFADDRMSG.pack(family.af, 0, 0, 0, ifindex))
 
 

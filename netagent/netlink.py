@@ -4,14 +4,17 @@ Each sending costs a system call, not each message. Only the last message of a s
 kernel works through them in order, so whatever failed has been reported by then (netlink(7)).
 """
 
+import fcntl
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 
 from netagent.diff import Operation
 from netagent.messages import (
+    NLM_F_ACK,
     NLM_F_DUMP,
     NLM_F_DUMP_INTR,
     NLMSG_DONE,
@@ -28,6 +31,9 @@ from netagent.messages import (
 SOL_NETLINK = 270
 NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 10, 11, 12
 SO_RCVBUFFORCE = 33
+
+SIOCGIFINDEX = 0x8933  # linux/sockios.h
+IFREQ = struct.Struct("=16si20x")  # netdevice(7): name, index
 
 RECEIVE_BUFFER = 4 * 1024 * 1024
 BATCH = 1000  # with 100 bytes each, half of what a socket's default send buffer takes
@@ -90,6 +96,33 @@ class Channel:
                     yield reply
                     if reply.sequence == until:
                         return
+
+    def index_of(self, device: str) -> int:
+        """0 when there is no such device. One system call, where socket.if_nametoindex opens a socket for it."""
+        try:
+            answer = fcntl.ioctl(self._socket, SIOCGIFINDEX, IFREQ.pack(device.encode(), 0))
+        except OSError:
+            return 0
+        return int(IFREQ.unpack(answer)[1])
+
+    def request(self, kind: int, flags: int, payload: bytes) -> None:
+        """One change of another kind; OSError when the kernel refuses it."""
+        raise_error(self._answer(kind, flags | NLM_F_ACK, payload))
+
+    def ask(self, kind: int, payload: bytes) -> bytes:
+        """One object; OSError when there is none."""
+        reply = self._answer(kind, 0, payload)
+        if reply.kind == NLMSG_ERROR:
+            raise_error(reply)
+        return reply.payload
+
+    def _answer(self, kind: int, flags: int, payload: bytes) -> Message:
+        self._sequence += 1
+        self._socket.send(message(kind, flags, self._sequence, payload))
+        while True:
+            for reply in messages(self._socket.recv(DATAGRAM)):
+                if reply.sequence == self._sequence:
+                    return reply
 
     def dump(self, request: Dump) -> list[bytes]:
         """All objects of a kind. Asks again when the kernel says that they changed meanwhile."""
