@@ -87,9 +87,7 @@ class Cluster:
 
     def build(self, progress: Progress) -> None:
         progress("wiring namespaces")
-        for name in self.spec.hosts:
-            self._make_folder(self.host(name))
-        wire(self.spec)
+        self.lay_out()
         progress("starting etcd")
         self.start_etcd()
         self.put(NETWORK_CONFIG_KEY, msgspec.json.encode(NETWORK_CONFIG).decode())
@@ -97,7 +95,16 @@ class Cluster:
         self.start_daemons([(node.name, program) for node in self.nodes for program in ("netagent", "netproxy")])
         progress(f"attaching {len(self.pods)} pods")
         for node, pod in self.spec.all_pods:
-            self._state.pods[pod] = str(add_pod(self.host(node), self.host(pod)))
+            self.attach_pod(node, pod)
+
+    def lay_out(self) -> None:
+        """Hosts and cables, with nothing running."""
+        for name in self.spec.hosts:
+            self._make_folder(self.host(name))
+        wire(self.spec)
+
+    def attach_pod(self, node: str, pod: str) -> None:
+        self._state.pods[pod] = str(add_pod(self.host(node), self.host(pod)))
         self.save()
 
     def _make_folder(self, host: Host) -> None:
@@ -210,10 +217,13 @@ class Cluster:
             STATE_DIR.rmdir()  # fails as long as there are other labs
 
 
-def up(spec: Spec, progress: Progress = lambda _: None, *, owned: bool = False) -> Cluster:
+def up(
+    spec: Spec, progress: Progress = lambda _: None, *, owned: bool = False, kind: type[Cluster] = Cluster
+) -> Cluster:
     """Bring a lab up; what a crashed one of the same name left behind goes first.
 
-    An owned lab belongs to the calling process: once that is gone, anyone may clear the lab away.
+    An owned lab belongs to the calling process: once that is gone, anyone may clear the lab away. `kind` may differ in
+    what it builds.
     """
     if not NAME.fullmatch(spec.name):
         raise LabError(f"{spec.name!r} cannot be a lab's name: want at most 40 of a-z, 0-9 and -, a letter first")
@@ -225,7 +235,7 @@ def up(spec: Spec, progress: Progress = lambda _: None, *, owned: bool = False) 
         raise LabError(f"a lab named {spec.name!r} is up; `netctl lab down --name {spec.name}` ends it") from None
     # Until it is up, every lab is its builder's: a build that was killed half-way is abandoned.
     state = State(spec, identify("", "owner", os.getpid()))
-    cluster = Cluster(folder, state)
+    cluster = kind(folder, state)
     try:
         cluster.save()
         cluster.build(progress)

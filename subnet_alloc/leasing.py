@@ -124,8 +124,8 @@ async def follow(registry: Leases) -> AsyncGenerator[tuple[LeaseSnapshot, frozen
     """All leases, for ever: as listed, then each time that some changed, with the keys of those.
 
     The snapshot is the same object each time and moves on between two steps. An unreachable registry leaves it as it
-    is; a compaction, or a store restored to an older state, is bridged by listing again, which is a step even when
-    nothing changed.
+    is; a compaction, or a store restored to an older state, is bridged by listing again. A listing is a step even when
+    nothing changed, and so is a record that cannot be read, or can be again: somebody shows them.
     """
     snapshot = LeaseSnapshot()
     async with aclosing(_news(registry)) as news:
@@ -133,7 +133,7 @@ async def follow(registry: Leases) -> AsyncGenerator[tuple[LeaseSnapshot, frozen
             skipped_before = dict(snapshot.skipped)
             changed = snapshot.replace(one) if isinstance(one, Listing) else snapshot.apply(one)
             _tell_skipped(skipped_before, snapshot)
-            if changed or isinstance(one, Listing):
+            if changed or isinstance(one, Listing) or snapshot.skipped != skipped_before:
                 yield snapshot, changed
 
 

@@ -342,11 +342,14 @@ async def test_following_tells_what_changed(registry, following):
 
 
 @pytest.mark.flannel("A1")
-async def test_a_malformed_record_is_logged_and_is_no_step(registry, following, caplog):
+async def test_a_malformed_record_is_logged_and_changes_no_lease(registry, following, caplog):
     await step(following)
-    await registry.create("junk", b"", 0)
+    junk = await registry.create("junk", b"", 0)
+    assert await step(following) == (set(), frozenset())
     own = (await got(registry)).record
     assert await step(following) == ({own.key}, {own.key})
+    await registry.remove(junk)
+    assert await step(following) == ({own.key}, frozenset())
     assert [record.fields["key"] for record in caplog.records if record.message == "lease skipped"] == ["junk"]
 
 
