@@ -102,7 +102,7 @@ class Agent:
         self._runs: deque[float] = deque(maxlen=BURST_RUNS)
         self._up = asyncio.Event()
         status.roster = self._roster
-        status.firewall = surroundings.firewall
+        status.firewall, status.monitor = surroundings.firewall, surroundings.monitor
 
     async def run(self) -> None:
         around = self._around
@@ -263,7 +263,7 @@ class Agent:
     def _note(self, started: float, applied: Delta[Key, Object], error: Exception | None) -> None:
         took_ms = round((time.monotonic() - started) * 1000)
         self._status.reconciled(LastReconcile(time.time(), took_ms, len(applied), str(error) if error else None))
-        self._status.findings = self._healing.tell(self._overlay.objects)
+        self._healing.tell(self._overlay.objects)
         held = self._healing.held
         self._status.waiting_for = f"{len(held)} objects that somebody keeps undoing" if held else ""
         if error:

@@ -13,13 +13,17 @@ from pathlib import Path
 from controlloop.delta import Delta
 from controlloop.logs import Log
 from controlloop.reconcile import without
-from controlloop.repairs import BURST, RepairLimiter
+from controlloop.repairs import RepairLimiter
 from netagent.drift import Drift
+from netagent.finding import Finding, fight
 from netagent.state import Key, Object, OverlayState
 
 log = Log("netagent")
 
 SUSPECTS = 500
+
+NAMED = 10
+"""Fights that are told one by one; of the others only the number."""
 
 GATHER_S = 0.005
 """What drifts within so short a time is looked at together: one command often makes several notifications."""
@@ -36,14 +40,6 @@ class Suspicion:
     underlay: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that only a person can end."""
-
-    name: str
-    reason: str
-
-
 class Healing:
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
@@ -52,7 +48,7 @@ class Healing:
         self._suspicion = Suspicion()
         self._due: asyncio.TimerHandle | None = None
         self._release: asyncio.TimerHandle | None = None
-        self._fights: dict[Key, str] = {}
+        self._told: set[Key] = set()
         self._writers: dict[Key, str] = {}
         self.held: set[Key] = set()
         """What is not as it should be, and must not be repaired yet."""
@@ -120,19 +116,19 @@ class Healing:
         self.repairs.update(key.kind for key in keys if key not in held)
         return without(found, held)
 
-    def tell(self, desired: OverlayState) -> list[Finding]:
-        """The fights that go on; new ones are logged."""
-        findings = []
-        for key in self._limiter.fights:
-            name = str(desired.get(key) or key)
+    def findings(self, desired: OverlayState) -> list[Finding]:
+        """The fights that go on; of many only some by name."""
+        keys = list(self._limiter.fights)
+        found = [fight(str(desired.get(key) or key), self._writers.get(key, "")) for key in keys[:NAMED]]
+        return found + ([fight(f"{len(keys) - NAMED} more objects", "")] if len(keys) > NAMED else [])
+
+    def tell(self, desired: OverlayState) -> None:
+        """Log the fights that are new."""
+        fights = self._limiter.fights
+        for key in [key for key in fights if key not in self._told][:NAMED]:
             writer = self._writers.get(key, "somebody unknown")
-            finding = Finding(name, f"undone more than {BURST} times, last by {writer}; repairs are held back")
-            if key not in self._fights:
-                log.warning("repairs held back", object=name, undone_by=writer)
-            self._fights[key] = name
-            findings.append(finding)
-        self._fights = {key: name for key, name in self._fights.items() if key in self._limiter.fights}
-        return findings
+            log.warning("repairs held back", object=desired.get(key) or key, undone_by=writer)
+        self._told = set(fights)
 
     def _must_wait(self, key: Key) -> bool:
         wait_s = self._limiter.wait_s(key)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from netagent.drift import Drift, Judge
+from netagent.finding import Finding
 from netagent.messages import HEADER, messages
 
 # linux/rtnetlink.h: links, neighbors and FDB, addresses, routes. A group is one bit of the socket's address.
@@ -30,6 +31,9 @@ PORTION = 100
 
 OVERFLOW_PAUSE_S = 10.0
 """Between two looks at everything because of overflows: a storm that lasts must not keep us busy."""
+
+OVERFLOW_TOLD_S = 60.0
+"""For so long behind the last one."""
 
 Heard = Callable[[Drift, int], None]
 """What drifted, and the netlink port of whoever did it; 0 when the kernel did."""
@@ -49,12 +53,21 @@ class Monitor:
             ignore(self._socket, ignore_port)
         self._socket.bind((0, MEMBERSHIP))
         self.overflows = 0
+        self._overflowed_at = -OVERFLOW_TOLD_S
         self._looked_at = -OVERFLOW_PAUSE_S
         self._later: asyncio.TimerHandle | None = None
 
     def start(self, judge: Judge, heard: Heard) -> None:
         self._judge, self._heard = judge, heard
         asyncio.get_running_loop().add_reader(self._socket, self._read)
+
+    def findings(self) -> list[Finding]:
+        """One while notifications come faster than we read."""
+        if time.monotonic() - self._overflowed_at > OVERFLOW_TOLD_S:
+            return []
+        reason = f"overflowed, {self.overflows} times since the start: something changes links, routes or neighbors "
+        reason += f"faster than they can be read; everything is looked at every {OVERFLOW_PAUSE_S:.0f} s instead"
+        return [Finding("rtnetlink socket", reason)]
 
     def drain(self) -> None:
         """Take what was said up to now, and not what is being said meanwhile without end."""
@@ -92,6 +105,7 @@ class Monitor:
 
     def _overflow(self) -> None:
         self.overflows += 1
+        self._overflowed_at = time.monotonic()
         if self._later is None:
             due_s = self._looked_at + OVERFLOW_PAUSE_S - time.monotonic()
             self._later = asyncio.get_running_loop().call_later(max(0.0, due_s), self._look_at_everything)

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +12,10 @@ from controlloop.family import Family, IPNetwork
 from controlloop.health import Answer, Routes, json_answer, yes_or_no
 from controlloop.notify import Notifier
 from controlloop.pulse import Pulse
+from netagent.finding import Finding
 from netagent.firewall.firewall import Firewall
-from netagent.healing import Finding, Healing
+from netagent.healing import Healing
+from netagent.monitor import Monitor
 from netagent.overlay import Overlay
 from netagent.probing.findings import PathFinding
 from netagent.probing.prober import Prober
@@ -48,7 +50,7 @@ class Status:
     skipped: tuple[Skipped, ...] = ()
     last_reconcile: LastReconcile | None = None
     healing: Healing | None = None
-    findings: Sequence[Finding] = ()
+    monitor: Monitor | None = None
     firewall: Firewall | None = None
     published: Mapping[Family, IPNetwork] = field(default_factory=dict)
     """Our subnets as the subnet file says them."""
@@ -87,7 +89,12 @@ class Status:
         self.reconcile_s += last.took_ms / 1000
 
     def all_findings(self) -> list[Finding | PathFinding]:
-        return [*self.findings, *(self.prober.findings() if self.prober else ())]
+        return [
+            *(self.healing.findings(self.overlay.objects if self.overlay else {}) if self.healing else ()),
+            *(self.monitor.findings() if self.monitor else ()),
+            *(self.firewall.findings() if self.firewall else ()),
+            *(self.prober.findings() if self.prober else ()),
+        ]
 
     def peers_document(self) -> dict[str, Any]:
         paths = self.prober.paths.all if self.prober else {}
@@ -103,6 +110,8 @@ class Status:
             return gap
         if self.firewall and not self.firewall.in_kernel:
             return "the firewall"
+        if self.firewall and self.firewall.is_held:
+            return "firewall rules that somebody keeps undoing"
         unheard_s = self.unheard_s()
         return f"the registry, silent for {unheard_s:.0f} s" if unheard_s > STALE_S else ""
 

@@ -4,7 +4,7 @@ import asyncio
 import errno
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import suppress
 
 from controlloop.nft.notifications import Change, changes
@@ -66,20 +66,26 @@ class NftablesSocket(ABC):
 
 
 class RulesetMonitor(NftablesSocket):
-    """Counts what it hears and keeps none of it."""
+    """Keeps nothing of what it hears but that there was something, and by whom."""
 
-    def __init__(self, concerns: Callable[[Change], bool]) -> None:
-        """Hear of changes that `concerns` us."""
+    def __init__(self, concerns: Callable[[Change], bool], own_ports: Container[int]) -> None:
+        """Hear of changes that `concerns` us and that our own writers, known by their netlink ports, did not make."""
         super().__init__()
         self._concerns = concerns
+        self._own_ports = own_ports
         self.touched = False
         """Something of concern was changed, or we were too slow to hear whether."""
-        self.transactions = 0
+        self.writer = ""
+        """The program that made the last change of concern, when the kernel says so."""
+        self._concerned = False
 
     def _take(self, datagram: bytes) -> None:
-        for change in changes(datagram):
-            self.transactions += not change.table
-            self.touched |= bool(change.table) and self._concerns(change)
+        for change in changes(datagram, self._own_ports):
+            if change.table:
+                self._concerned |= self._concerns(change)
+                self.touched |= self._concerned
+            elif self._concerned:
+                self.writer, self._concerned = change.by, False
 
     def _lost(self) -> None:
         self.touched = True

@@ -4,7 +4,7 @@ linux/netfilter/nf_tables.h and nfnetlink.h. iptables-nft writes to nftables too
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import NamedTuple
 
 SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
@@ -17,6 +17,7 @@ OBJECTS = frozenset({NEWTABLE, NEWCHAIN, NEWRULE, NEWSET, NEWSETELEM}) | REMOVAL
 CHAIN_NAME = {NEWCHAIN: 3, DELCHAIN: 3, NEWRULE: 2, DELRULE: 2}
 """Which attribute names the chain, in messages about chains and rules."""
 TABLE_NAME = 1
+PROCESS_NAME = 3  # NFTA_GEN_PROC_NAME
 
 HEADER = struct.Struct("=IHHII")
 GENERIC_HEADER = 4
@@ -41,6 +42,8 @@ class Change(NamedTuple):
     """Empty for the end of a transaction: what was said before it is one."""
     chain: str = ""
     is_removal: bool = False
+    by: str = ""
+    """At the end of a transaction: the program that made it, when the kernel says so."""
 
 
 def messages(datagram: bytes) -> Iterator[Message]:
@@ -56,11 +59,13 @@ def messages(datagram: bytes) -> Iterator[Message]:
         at += aligned(length)
 
 
-def changes(datagram: bytes) -> Iterator[Change]:
-    """Each object that was changed; at the end of each transaction one without a table."""
+def changes(datagram: bytes, own_ports: Container[int] = ()) -> Iterator[Change]:
+    """Each object that others changed; at the end of each of their transactions one without a table."""
     for message in messages(datagram):
+        if message.port in own_ports:
+            continue
         if message.kind == NEWGEN:
-            yield Change("")
+            yield Change("", by=text(dict(attributes(message.payload)).get(PROCESS_NAME, b"")))
         elif message.kind in OBJECTS:
             yield change_of(message)
 

@@ -21,7 +21,6 @@ BUFFER_BYTES = 8 * 1024 * 1024
 
 UNKNOWN = Rule("changed by somebody")
 SET_NAME = 2  # NFTA_SET_ELEM_LIST_SET
-PROCESS_NAME = 3  # NFTA_GEN_PROC_NAME
 
 
 class RulesetWatch(NftablesSocket, Generic[K, V]):
@@ -67,7 +66,7 @@ class RulesetWatch(NftablesSocket, Generic[K, V]):
 
     def _end_of_transaction(self, message: Message) -> None:
         if self._concerned:
-            self._drift.by = text(dict(attributes(message.payload)).get(PROCESS_NAME, b""))
+            self._drift.by = text(dict(attributes(message.payload)).get(said.PROCESS_NAME, b""))
         self._concerned = False
 
 

@@ -8,6 +8,7 @@ from controlloop.command import CommandError
 from controlloop.family import Family, IPAddress, IPNetwork
 from controlloop.logs import Log
 from controlloop.sync import SyncEngine, SyncStats
+from netagent.finding import Finding
 from netagent.firewall.desired import Policy
 from netagent.firewall.family_rules import FamilyRules
 from netagent.firewall.translation import Pods
@@ -48,6 +49,14 @@ class Firewall:
         """From now on notice what somebody else changes: `wake` is called, and the next `sync` looks at everything."""
         self._watch = Watch(self._policy.mode, wake, self._policy.instance)
 
+    @property
+    def is_held(self) -> bool:
+        """Whether somebody keeps undoing rules, so that their repair has to wait."""
+        return self._watch is not None and self._watch.is_held
+
+    def findings(self) -> list[Finding]:
+        return self._watch.findings() if self._watch else []
+
     def close(self) -> None:
         if self._watch:
             self._watch.close()
@@ -87,14 +96,9 @@ class Firewall:
             await self._retire()
 
     async def _write(self, *, whole: bool) -> None:
-        engines = self._engines
-        transactions = 0 if whole else sum(bool(engine.pending) for engine in engines)
-        if self._watch:
-            self._watch.before_writing()
         # What fails in one family or program must not keep the others from being right.
-        outcomes = await asyncio.gather(*(engine.sync(resync=whole) for engine in engines), return_exceptions=True)
-        if self._watch:
-            self._watch.after_writing(transactions)
+        syncs = (engine.sync(resync=whole) for engine in self._engines)
+        outcomes = await asyncio.gather(*syncs, return_exceptions=True)
         for failure in filter(None, outcomes):
             raise failure
 

@@ -7,12 +7,17 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
+from controlloop.command import own_processes
+from controlloop.logs import Log
 from controlloop.nft.monitor import RulesetMonitor
 from controlloop.nft.notifications import Change
 from controlloop.repairs import RepairLimiter
+from netagent.finding import Finding, fight
 from netagent.firewall.desired import Mode
 from netagent.firewall.iptables import owned
 from netagent.instance import FIRST, Instance
+
+log = Log("netagent.firewall")
 
 GATHER_S = 0.02
 """One command often makes several transactions."""
@@ -26,30 +31,26 @@ class Watch:
         """`wake` is called when a look is due; a writer who keeps undoing us is followed ever more slowly."""
         self._wake = wake
         concerns = concerns_table if mode is Mode.NFTABLES else concerns_table_or_chains
-        self._monitor = RulesetMonitor(partial(concerns, instance))
+        self._monitor = RulesetMonitor(partial(concerns, instance), own_processes)
         self._monitor.start(self._heard)
         self._looks: RepairLimiter[None] = RepairLimiter()
+        self._rules = f"firewall rules ({instance.program} in {mode.value})"
+        self._writer = ""
         self._due: asyncio.TimerHandle | None = None
         self._look_is_due = False
-        self._writing = False
 
     def take(self) -> bool:
         """Whether a look is due; whoever asks takes it."""
         taken, self._look_is_due = self._look_is_due, False
         return taken
 
-    def before_writing(self) -> None:
-        self._monitor.drain()
-        self._heard()
-        self._monitor.transactions, self._writing = 0, True
+    @property
+    def is_held(self) -> bool:
+        """Something was touched, and must not be looked at yet."""
+        return self._due is not None and bool(self._looks.fights)
 
-    def after_writing(self, transactions: int) -> None:
-        """Forget what was heard meanwhile when it was all our own: so many transactions, and no more."""
-        self._monitor.drain()
-        self._writing = False
-        if self._monitor.transactions <= transactions:
-            self._monitor.touched = False
-        self._heard()
+    def findings(self) -> list[Finding]:
+        return [fight(self._rules, self._writer)] if self._looks.fights else []
 
     def close(self) -> None:
         if self._due:
@@ -57,8 +58,9 @@ class Watch:
         self._monitor.close()
 
     def _heard(self) -> None:
-        if self._monitor.touched and not self._writing:
+        if self._monitor.touched:
             self._monitor.touched = False
+            self._writer = self._monitor.writer
             self._look_in(GATHER_S)
 
     def _look_in(self, wait_s: float) -> None:
@@ -68,6 +70,8 @@ class Watch:
     def _look(self) -> None:
         self._due = None
         if wait_s := self._looks.wait_s(None):
+            if self._looks.fights[None] == 1:
+                log.warning("repairs held back", object=self._rules, undone_by=self._writer or "somebody unknown")
             self._look_in(wait_s)
         else:
             self._look_is_due = True

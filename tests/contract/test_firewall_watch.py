@@ -107,7 +107,6 @@ async def test_what_others_do_with_what_is_theirs_is_no_news(loop):
 
 
 async def test_a_writer_who_keeps_undoing_us_is_not_followed_for_ever(loop):
-    """Our repairs have an echo, which is looked at as well."""
     quiet = False
     while not quiet:
         nft("flush chain ip netagent input")
@@ -116,4 +115,8 @@ async def test_a_writer_who_keeps_undoing_us_is_not_followed_for_ever(loop):
         except TimeoutError:
             quiet = True
     assert loop.wakes in range(BURST, BURST + 3)
-    assert BURST / 2 <= loop.repairs <= loop.wakes
+    assert loop.repairs == loop.wakes
+    assert loop.firewall.is_held
+    [finding] = loop.firewall.findings()
+    assert finding.name.startswith("firewall rules (netagent in ")
+    assert "undone more than 10 times, last by nft; " in finding.reason

@@ -104,6 +104,16 @@ async def test_a_storm_that_overflows_the_socket_means_one_look_at_everything(ou
         await listening.until(lambda: listening.heard)
         assert listening.heard == [(Drift(everything=True, underlay=True), 0)]
         assert listening.monitor.overflows > 1
+        [finding] = listening.monitor.findings()
+        assert finding.name == "rtnetlink socket"
+        assert f"overflowed, {listening.monitor.overflows} times" in finding.reason
+
+
+async def test_a_socket_that_kept_up_is_no_finding(ours):
+    async with Listening({ours.key: ours}) as listening:
+        sh("route add 10.5.2.0/24 dev eth0 proto 79")
+        await listening.until(lambda: listening.looked_at)
+        assert listening.monitor.findings() == []
 
 
 async def test_ten_thousand_foreign_changes_are_read_in_portions_and_tell_nothing(ours):

@@ -7,7 +7,7 @@ import pytest
 from controlloop.delta import Delta
 from controlloop.repairs import BURST
 from netagent.drift import Drift
-from netagent.healing import SUSPECTS, Healing
+from netagent.healing import NAMED, SUSPECTS, Healing
 from netagent.state import Key
 
 ROUTE, LINK = Key("route", 1), Key("link", "flannel.1")
@@ -95,10 +95,18 @@ async def test_what_we_want_ourselves_is_neither_counted_nor_held(healing):
     assert not healing.repairs
 
 
+async def test_of_many_fights_some_are_named_and_the_others_counted(healing):
+    routes = {Key("route", number): None for number in range(NAMED + 5)}
+    for _ in range(BURST + 1):
+        healing.repair(routes, dict.fromkeys(routes, "wanted"))
+    findings = healing.findings(dict.fromkeys(routes, "wanted"))
+    assert [finding.name for finding in findings] == ["wanted"] * NAMED + ["5 more objects"]
+
+
 async def test_a_fight_is_told_with_who_was_heard_last(healing):
     healing.heard(Drift(ROUTE), 2**31 - 1)
     for _ in range(BURST + 1):
         healing.repair({ROUTE: None}, {ROUTE: "10.5.2.0/24 dev flannel.1"})
-    [finding] = healing.tell({ROUTE: "10.5.2.0/24 dev flannel.1"})
+    [finding] = healing.findings({ROUTE: "10.5.2.0/24 dev flannel.1"})
     assert finding.name == "10.5.2.0/24 dev flannel.1"
     assert f"process {2**31 - 1}, which is gone" in finding.reason

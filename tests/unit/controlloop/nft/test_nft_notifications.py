@@ -15,9 +15,9 @@ def attribute(kind, value):
     return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
 
 
-def message(kind, *attributes, subsystem=10):
+def message(kind, *attributes, subsystem=10, port=0):
     body = struct.pack("=BBH", 2, 0, 0) + b"".join(attributes)
-    return struct.pack("=IHHII", 16 + len(body), subsystem << 8 | kind, 0, 0, 0) + body + bytes(-len(body) % 4)
+    return struct.pack("=IHHII", 16 + len(body), subsystem << 8 | kind, 0, 0, port) + body + bytes(-len(body) % 4)
 
 
 def test_a_rule_names_its_table_and_chain():
@@ -40,6 +40,16 @@ def test_a_table_and_an_element_are_in_no_chain():
 def test_a_transaction_ends_with_a_generation():
     said = message(NEWRULE, attribute(1, b"ip\0")) + message(NEWGEN, attribute(1, bytes(4)))
     assert [change.table for change in changes(said)] == ["ip", ""]
+
+
+def test_the_end_of_a_transaction_names_the_program():
+    said = message(NEWGEN, attribute(1, bytes(4)), attribute(2, bytes(4)), attribute(3, b"firewalld\0"))
+    assert list(changes(said)) == [Change("", by="firewalld")]
+
+
+def test_what_our_own_programs_do_is_passed_over():
+    said = message(NEWRULE, attribute(1, b"ip\0"), port=7) + message(NEWRULE, attribute(1, b"ip6\0"), port=8)
+    assert list(changes(said, own_ports={7})) == [Change("ip6")]
 
 
 def test_other_subsystems_are_passed_over():

@@ -1,0 +1,17 @@
+"""What only a person can end, in one line. Pure."""
+
+from dataclasses import dataclass
+
+from controlloop.repairs import BURST
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    name: str
+    reason: str
+
+
+def fight(name: str, writer: str) -> Finding:
+    """Over what is ours, with who undoes it; empty when the kernel did not say."""
+    by = writer or "somebody unknown"
+    return Finding(name, f"undone more than {BURST} times, last by {by}; repairs are held back")
