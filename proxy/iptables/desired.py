@@ -1,163 +1,88 @@
 """The rules that the kernel should hold for the frontends of one family.
 
-Pure. Every frontend with endpoints has one chain with its DNAT rules inline and a place in the tree of services;
-one without endpoints has a place in the tree of rejections. The semantics are those of kube-proxy's iptables mode.
+Pure. A packet meets the tree of addresses, then, if it is for this node, the tree of node ports; what no endpoint
+takes is refused in the filter table. The semantics are those of kube-proxy's iptables mode (docs/adr/0016).
 """
 
-import re
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
-from functools import cache
 
-from controlloop.address import host, network
 from controlloop.delta import Delta, Ledger
-from controlloop.family import Family, IPNetwork
 from controlloop.iptables.chains import Key, Rules
-from proxy.frontends import Balance, Frontend, ServiceName, ServicePortName
-from proxy.iptables.chains import PREFIX, hashed
-from proxy.iptables.tree import Root, Tree
-from proxy.node import PodDetector, Surroundings
+from proxy.frontends import Frontend, Protocol, ServiceName
+from proxy.iptables.balancing import Memory
+from proxy.iptables.service_rules import Leaf, ServiceRules
+from proxy.iptables.spaces import Addresses, Ports
+from proxy.iptables.surroundings import (
+    ADDRESS_TREES,
+    HEALTH_CHECKS,
+    NODE_PORTS,
+    PORT_TREES,
+    SERVICES,
+    Dispatch,
+    constant_chains,
+    node_port_places,
+)
+from proxy.iptables.tree import Tree
+from proxy.node import Surroundings
 
-SERVICES = Root("nat", f"{PREFIX}SERVICES")
-REJECT = Root("filter", f"{PREFIX}REJECT")
-HAIRPIN = Root("nat", f"{PREFIX}HAIRPIN", f"{PREFIX}H")
-POSTROUTING = f"{PREFIX}POSTROUTING"
+THE_NODE = None
+"""Owns the rules that no Service has a part in."""
 
-MASQUERADE_BIT = 0x4000
-_BIT = f"{MASQUERADE_BIT:#x}"
-_ON_REJECT = (f"-m conntrack --ctstate NEW -j {REJECT.chain}",)
-
-CONSTANT: Mapping[Key, Rules] = {
-    ("nat", "PREROUTING"): (f"-j {SERVICES.chain}",),
-    ("nat", "OUTPUT"): (f"-j {SERVICES.chain}",),
-    ("nat", "POSTROUTING"): (f"-j {POSTROUTING}",),
-    ("nat", POSTROUTING): (
-        f"-m conntrack --ctstate DNAT -j {HAIRPIN.chain}",
-        f"-m mark ! --mark {_BIT}/{_BIT} -j RETURN",
-        # The mark goes off: a tunnel's outer packet inherits it and would be masqueraded once more.
-        f"-j MARK --set-xmark {_BIT}/0x0",
-        "-j MASQUERADE --random-fully",
-    ),
-    ("filter", "INPUT"): _ON_REJECT,
-    ("filter", "FORWARD"): _ON_REJECT,
-    ("filter", "OUTPUT"): _ON_REJECT,
-}
-
-# Names of Kubernetes objects. Anything else stays out of the ruleset.
-_LABEL = "[a-z0-9.-]{1,63}"
-_PLAIN_NAME = re.compile(f"{_LABEL}/{_LABEL}(:{_LABEL})?")
-
-Leaf = tuple[Root, str]
-"""A rule and the tree it hangs in."""
+Owner = ServiceName | None
 
 
 class IptablesPlanner:
-    """Planner of one family. Frontends of the other one are none of its business.
+    """Planner of one family. Frontends of the other one are none of its business."""
 
-    Connections from elsewhere than pods are masqueraded; when nobody can tell who is one, only hairpin is.
-    """
-
-    def __init__(self, surroundings: Surroundings) -> None:
-        self._family = family = surroundings.family
-        self._chains: Ledger[ServiceName, Key, Rules] = Ledger()
-        self._leaves: Ledger[ServiceName, Leaf, int] = Ledger()
-        self._trees = {root: Tree(family, root) for root in (SERVICES, REJECT, HAIRPIN)}
-        icmp = "icmp" if family is Family.V4 else "icmp6"
-        self._reject = f"REJECT --reject-with {icmp}-port-unreachable"
-        self._first_rule = _mark_unless_from(surroundings.pods)
-
-    def settle(self, surroundings: Surroundings, delta: Delta[Key, Rules]) -> None:
-        raise NotImplementedError
+    def __init__(self, surroundings: Surroundings, memory: Memory = Memory.SETS) -> None:
+        self._family = surroundings.family
+        self._memory = memory
+        self._dispatch = Dispatch.of(surroundings)
+        self._chains: Ledger[Owner, Key, Rules] = Ledger()
+        self._leaves: Ledger[Owner, Leaf, int] = Ledger()
+        self._frontends: dict[ServiceName, Sequence[Frontend]] = {}
+        addresses = Addresses(self._family)
+        self._trees = {root: Tree(addresses, root) for root in ADDRESS_TREES}
+        self._trees |= {root: Tree(Ports(), root) for root in PORT_TREES}
+        self.settle(surroundings, Delta())
 
     @property
     def objects(self) -> Mapping[Key, Rules]:
-        trees = (tree.objects for tree in self._trees.values())
-        return ChainMap(dict(CONSTANT), self._chains.objects, *trees)
+        return ChainMap(self._chains.objects, *(tree.objects for tree in self._trees.values()))
 
     def replace(self, service: ServiceName, frontends: Sequence[Frontend], delta: Delta[Key, Rules]) -> None:
         """See proxy.backend.Planner. The cost is that of this Service's rules and of the chains on its paths."""
-        chains: dict[Key, Rules] = {}
-        leaves: dict[Leaf, int] = {}
-        for frontend in frontends:
-            if frontend.family is self._family:
-                self._want(frontend, chains, leaves)
-        self._chains.replace(service, chains, delta)
+        ours = [frontend for frontend in frontends if frontend.family is self._family]
+        if ours:
+            self._frontends[service] = ours
+        else:
+            self._frontends.pop(service, None)
+        wanted = ServiceRules(self._dispatch, self._memory, ours)
+        self._want(service, wanted.chains, wanted.leaves, delta)
+
+    def settle(self, surroundings: Surroundings, delta: Delta[Key, Rules]) -> None:
+        """See proxy.backend.Planner. Who is a pod, or is marked, is part of every Service's chains; all else is not."""
+        self._trees[SERVICES].end_with(tuple(f"{one} -j {NODE_PORTS.chain}" for one in node_port_places(surroundings)))
+        health_checks: dict[Leaf, int] = {
+            (HEALTH_CHECKS, f"-p tcp -m tcp --dport {port} -j ACCEPT"): Ports.place(Protocol.TCP, port)
+            for port in surroundings.health_check_ports
+        }
+        self._want(THE_NODE, constant_chains(surroundings), health_checks, delta)
+        before, self._dispatch = self._dispatch, Dispatch.of(surroundings)
+        if self._dispatch != before:
+            for service, frontends in list(self._frontends.items()):
+                self.replace(service, frontends, delta)
+
+    def _want(
+        self, owner: Owner, chains: Mapping[Key, Rules], leaves: Mapping[Leaf, int], delta: Delta[Key, Rules]
+    ) -> None:
+        self._chains.replace(owner, chains, delta)
         moved: Delta[Leaf, int] = Delta()
-        self._leaves.replace(service, leaves, moved)
-        for (root, rule), address in moved.drop.items():
-            self._trees[root].remove(address, rule)
-        for (root, rule), address in moved.put.items():
-            self._trees[root].insert(address, rule)
+        self._leaves.replace(owner, leaves, moved)
+        for (root, rule), place in moved.drop.items():
+            self._trees[root].remove(place, rule)
+        for (root, rule), place in moved.put.items():
+            self._trees[root].insert(place, rule)
         for tree in self._trees.values():
             tree.record(delta)
-
-    def _want(self, frontend: Frontend, chains: dict[Key, Rules], leaves: dict[Leaf, int]) -> None:
-        address = int(frontend.address)
-        match = self._match(frontend)
-        if not frontend.endpoints:
-            leaves[REJECT, f"{match} -j {self._reject}"] = address
-            return
-        name = _name(frontend)
-        chains["nat", name] = self._chain(frontend)
-        leaves[SERVICES, f"{match} -j {name}"] = address
-        for endpoint in frontend.endpoints:
-            if endpoint.is_local:
-                leaves[HAIRPIN, self._hairpin(int(endpoint.address))] = int(endpoint.address)
-
-    def _match(self, frontend: Frontend) -> str:
-        protocol = frontend.protocol.value
-        to = network(self._family, int(frontend.address), self._family.bits)
-        return f"-d {to} -p {protocol} -m {protocol} --dport {frontend.port}{_comment(frontend.name)}"
-
-    def _chain(self, frontend: Frontend) -> Rules:
-        protocol = frontend.protocol.value
-        last = len(frontend.endpoints)
-        return self._first_rule + tuple(
-            f"-p {protocol}{_share(frontend.balance, last - i)} -j DNAT --to-destination "
-            f"{self._socket(int(endpoint.address), endpoint.port)}"
-            for i, endpoint in enumerate(frontend.endpoints)
-        )
-
-    def _socket(self, address: int, port: int) -> str:
-        text = host(self._family, address)
-        return f"{text}:{port}" if self._family is Family.V4 else f"[{text}]:{port}"
-
-    def _hairpin(self, address: int) -> str:
-        """A pod that reaches itself has to see another source, or it answers itself without the node."""
-        me = network(self._family, address, self._family.bits)
-        return f"-s {me} -d {me} -j MASQUERADE --random-fully"
-
-
-def _name(frontend: Frontend) -> str:
-    """Of no two frontends the same, and of no frontend after its Service is made anew under another name."""
-    address, protocol, port = frontend.key
-    return hashed(f"{PREFIX}SVC-", f"{frontend.name} {int(address)} {protocol.value} {port}")
-
-
-def _comment(name: ServicePortName) -> str:
-    """Its slash makes iptables-save print it in quotes, as we do."""
-    text = str(name)
-    return f' -m comment --comment "{text}"' if _PLAIN_NAME.fullmatch(text) else ""
-
-
-def _mark_unless_from(cidr: PodDetector) -> Rules:
-    """iptables-nft cannot write `! -s 0.0.0.0/0`, which nothing matches."""
-    if not isinstance(cidr, IPNetwork) or not cidr.prefixlen:
-        return ()
-    pods = network(Family.of(cidr), int(cidr.network_address), cidr.prefixlen)
-    return (f"! -s {pods} -j MARK --set-xmark {_BIT}/{_BIT}",)
-
-
-@cache
-def _share(balance: Balance, left: int) -> str:
-    """The match that takes one of `left` connections, as each rule sees only what the ones before it left over."""
-    if left == 1:
-        return ""
-    if balance is Balance.ROUND_ROBIN:
-        return f" -m statistic --mode nth --every {left} --packet 0"
-    return f" -m statistic --mode random --probability {probability(left)}"
-
-
-def probability(left: int) -> str:
-    """1/left as iptables-save prints it: the kernel keeps it as a fraction of 2**31 (xt_statistic)."""
-    return f"{round(2**31 / left) / 2**31:.11f}"

@@ -1,38 +1,82 @@
 """The kernel's side of the iptables backend."""
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
 
-from controlloop.command import CommandError, own_processes
+from controlloop.command import run
 from controlloop.delta import Delta
 from controlloop.family import Family
 from controlloop.iptables.chains import Key, Rules
-from controlloop.iptables.kernel import IptablesChains, Variant
-from controlloop.iptables.watch import IptablesWatch
-from proxy.iptables.chains import OURS
+from controlloop.iptables.kernel import IptablesChains, Variant, program_name
+from controlloop.logs import Log
+from proxy.iptables.address_sets import AddressSets
+from proxy.iptables.balancing import MEMORY_PREFIX, Memory
+from proxy.iptables.chains import OURS, SET, SET_TABLE, set_key
+
+log = Log("iptables")
+
+KUBE_PROXY = b"\n:KUBE-SERVICES "
+RELEASE_S, RELEASE_TURN_S = 2.0, 0.02
+"""nf_tables lets go of a set some time after the rule that named it is gone."""
 
 
 class IptablesBackend(IptablesChains):
-    """One family's chains `NETPROXY-*`. Without a variant: the host's."""
-
-    asking_changes = True
-    """iptables-restore --test does not ask the kernel."""
+    """One family's chains `NETPROXY-*` and the sets that they name. Without a variant: the host's."""
 
     def __init__(self, family: Family, variant: Variant | None = None) -> None:
-        super().__init__(family, OURS, variant)
+        # Only IPv4 has localhost node ports, which are what needs a guard in table raw.
+        super().__init__(family, OURS if family is Family.V4 else replace(OURS, tables=("nat", "filter")), variant)
+        self._sets = AddressSets(family, MEMORY_PREFIX[family])
+        self._released: set[str] = set()
+        """Sets that no rule of ours names any more and that could not be removed yet."""
 
-    async def refusal(self, delta: Delta[Key, Rules]) -> CommandError | None:
-        try:
-            await self.apply(delta)
-        except CommandError as error:
-            return error
-        return None
+    async def dump(self) -> Mapping[Key, Rules]:
+        self._released = self._sets.destroy(self._released)
+        rules = await super().dump()
+        return {**rules, **{set_key(name): SET for name in self._sets.names() - self._released}}
 
-    async def watch(self, desired: Callable[[], Mapping[Key, Rules]]) -> IptablesWatch | None:
-        """Nobody tells of changes in legacy tables."""
-        del desired  # chains are read by name, whatever should be in them
-        if await self.variant() is Variant.LEGACY:
-            return None
-        return IptablesWatch(self._family, OURS, own_processes)
+    async def apply(self, delta: Delta[Key, Rules]) -> None:
+        """See IptablesChains.apply. Sets are made before the rules that name them, and removed after them."""
+        wanted = _sets_in(delta.put)
+        self._sets.make(wanted)
+        # Who comes back has not been anybody's endpoint meanwhile.
+        self._sets.flush(wanted & self._released)
+        self._released -= wanted
+        await super().apply(delta)
+        self._released = self._sets.destroy(self._released | _sets_in(delta.drop) - wanted)
 
-    def kind(self, key: Key) -> str:
-        return "chain" if OURS.is_ours(key[1]) else "jump"
+    async def cleanup(self) -> None:
+        """See controlloop.sync.Backend. Sets that the other variant's rules name are left to that variant."""
+        held = dict(await self.dump())
+        await self.apply(Delta(drop=held))
+        if held.keys() == {set_key(name) for name in _sets_in(held)}:
+            return
+        for _ in range(round(RELEASE_S / RELEASE_TURN_S)):
+            if not self._released:
+                return
+            await asyncio.sleep(RELEASE_TURN_S)
+            self._released = self._sets.destroy(self._released)
+
+
+def _sets_in(state: Mapping[Key, Rules]) -> set[str]:
+    return {name for table, name in state if table == SET_TABLE}
+
+
+def affinity_memory(family: Family) -> Memory:
+    """What can remember clients here; says once what is lost without sets."""
+    try:
+        AddressSets(family, MEMORY_PREFIX[family]).check()
+    except OSError as error:
+        log.warning(
+            "no sets of addresses: affinity remembers 100 clients of an endpoint, or as many as xt_recent was told",
+            family=family.nft,
+            error=error,
+        )
+        return Memory.RECENT
+    return Memory.SETS
+
+
+async def holds_kube_proxy(family: Family, variant: Variant) -> bool:
+    """Whether rules of kube-proxy's iptables mode are there, which would translate connections before or after us."""
+    return KUBE_PROXY in await run([program_name(family, variant, "save"), "-t", "nat"])

@@ -1,4 +1,4 @@
-"""A tree of chains over destination addresses, so that neither a lookup nor a change grows with their number.
+"""A tree of chains over destination addresses or ports, so that neither a lookup nor a change grows with their number.
 
 Pure. The tree branches on four bits and skips bits on which nothing branches (a path-compressed trie). A prefix with
 more than INLINE rules has a chain of its own; fewer stand in the chain above:
@@ -14,11 +14,10 @@ The same rules give the same chains, in whatever order they came.
 from bisect import insort
 from dataclasses import dataclass, field
 
-from controlloop.address import network
 from controlloop.delta import Delta
-from controlloop.family import Family
 from controlloop.iptables.chains import Key, Rules
-from proxy.iptables.chains import PREFIX, hashed
+from proxy.iptables.chains import PREFIX
+from proxy.iptables.spaces import Space
 
 STRIDE = 4
 INLINE = 4
@@ -30,7 +29,7 @@ ruleset that jumps deeper than 16 (NFT_JUMP_STACK_SIZE), and IPv6 addresses chos
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Root:
-    """Which tree: where it starts, and how the names of its other chains begin (at most 10 characters)."""
+    """Which tree: where it starts, and how its other chains begin (at most 10 characters, for ports 12)."""
 
     table: str
     chain: str
@@ -73,11 +72,12 @@ class _Node:
 class Tree:
     """The chains of one tree, kept up to date one rule at a time."""
 
-    def __init__(self, family: Family, root: Root) -> None:
-        self._bits = family.bits
-        self._family = family
+    def __init__(self, space: Space, root: Root) -> None:
+        self._bits = space.bits
+        self._space = space
         self._names = root
         self._root = _Node(0, 0, root.chain, "")
+        self._tail: Rules = ()
         self._touched: dict[str, _Node | None] = {}
         self.objects: dict[Key, Rules] = {(root.table, root.chain): ()}
 
@@ -98,12 +98,17 @@ class Tree:
             self._unlink(path)
         self._measure(path, -1)
 
+    def end_with(self, rules: Rules) -> None:
+        """Let these be the last rules of the root, for what no rule of the tree has taken."""
+        self._tail = rules
+        self._touched[self._root.name] = self._root
+
     def record(self, delta: Delta[Key, Rules]) -> None:
         """Note in `delta` which chains the insertions and removals since the last call change."""
         for name, node in self._touched.items():
             key = (self._names.table, name)
             old = self.objects.get(key)
-            new = tuple(node.listing()) if node and (node.is_chain or node is self._root) else None
+            new = self._rules(node) if node else None
             if new == old:
                 continue
             delta.record(key, old, new)
@@ -112,6 +117,11 @@ class Tree:
             else:
                 self.objects[key] = new
         self._touched.clear()
+
+    def _rules(self, node: _Node) -> Rules | None:
+        if node is self._root:
+            return (*node.listing(), *self._tail)
+        return tuple(node.listing()) if node.is_chain else None
 
     def _branch(self, node: _Node, address: int) -> int:
         return address >> (self._bits - node.length - STRIDE) & (1 << STRIDE) - 1
@@ -133,10 +143,8 @@ class Tree:
     def _new(self, address: int, length: int) -> _Node:
         host_bits = self._bits - length
         prefix = address >> host_bits << host_bits
-        text = network(self._family, prefix, length)
-        # An IPv6 prefix may be longer than a chain's name.
-        name = self._names.inner + text if self._family is Family.V4 else hashed(self._names.inner, text)
-        return _Node(prefix, length, name, f"-d {text} -j {name}")
+        name = self._space.chain(self._names.inner, prefix, length)
+        return _Node(prefix, length, name, f"{self._space.match(prefix, length)} -j {name}")
 
     def _adopt(self, parent: _Node, child: _Node) -> _Node:
         parent.children[self._branch(parent, child.prefix)] = child

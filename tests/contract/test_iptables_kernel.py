@@ -226,7 +226,7 @@ async def test_the_golden_ruleset_loads_with_its_comments(variant):
     await run([f"iptables-{variant.value}-restore", "--noflush"], golden)
     state = await IptablesBackend(Family.V4, variant).dump()
     assert len(state["nat", "NETPROXY-SERVICES"]) == 2
-    assert len(state["filter", "NETPROXY-REJECT"]) == 1
+    assert len(state["filter", "NETPROXY-REFUSED"]) == 1
 
 
 AS_NOBODY = """
@@ -237,6 +237,7 @@ from controlloop.iptables.kernel import Variant
 from controlloop.reconcile import reconcile
 from proxy.iptables.desired import IptablesPlanner
 from proxy.iptables.kernel import IptablesBackend
+from proxy.node import Surroundings
 
 async def main():
     backend = IptablesBackend(Family.V4, Variant(sys.argv[1]))

@@ -13,7 +13,8 @@ from controlloop.family import Family
 from controlloop.iptables.transaction import render
 from proxy.frontends import Balance, Endpoint, Frontend, Protocol, ServiceName, ServicePortName
 from proxy.iptables.chains import MAX_NAME, OURS
-from proxy.iptables.desired import CONSTANT, IptablesPlanner, probability
+from proxy.iptables.balancing import probability
+from proxy.iptables.desired import IptablesPlanner
 from proxy.node import Surroundings
 
 GOLDEN = Path(__file__).parents[3] / "golden"
@@ -70,7 +71,7 @@ def test_two_services_as_a_whole_ruleset():
 
 
 def test_without_services_there_are_the_constant_rules_and_three_empty_trees():
-    empty = {("nat", "NETPROXY-SERVICES"): (), ("nat", "NETPROXY-HAIRPIN"): (), ("filter", "NETPROXY-REJECT"): ()}
+    empty = {("nat", "NETPROXY-SERVICES"): (), ("nat", "NETPROXY-HAIRPIN"): (), ("filter", "NETPROXY-REFUSED"): ()}
     assert IptablesPlanner(Surroundings(Family.V4)).objects == {**CONSTANT, **empty}
 
 
@@ -79,13 +80,13 @@ def test_without_services_there_are_the_constant_rules_and_three_empty_trees():
     [(2, "0.50000000000"), (3, "0.33333333349"), (5, "0.20000000019"), (7, "0.14285714272"), (1000, "0.00100000016")],
 )
 def test_probability_is_printed_as_the_kernel_keeps_it(left, text):
-    assert probability(left) == text
+    assert probability(1, left) == text
 
 
 @given(st.integers(2, 5000))
 def test_probability_survives_the_kernel(left):
     """What iptables makes of the text is what it prints again."""
-    assert f"{round(float(probability(left)) * 2**31) / 2**31:.11f}" == probability(left)
+    assert f"{round(float(probability(1, left)) * 2**31) / 2**31:.11f}" == probability(1, left)
 
 
 def test_each_random_rule_takes_its_share_of_what_the_ones_before_it_left_over():
@@ -110,7 +111,7 @@ def test_ipv6_takes_the_same_path():
         ("! -s fd00:1::/64 -j MARK --set-xmark 0x4000/0x4000", "-p tcp -j DNAT --to-destination [fd00:1::2]:8080")
     ]
     assert objects["nat", "NETPROXY-HAIRPIN"] == ("-s fd00:1::2/128 -d fd00:1::2/128 -j MASQUERADE --random-fully",)
-    (reject,) = objects["filter", "NETPROXY-REJECT"]
+    (reject,) = objects["filter", "NETPROXY-REFUSED"]
     assert reject.startswith("-d fd00::2/128 -p tcp -m tcp --dport 80 ")
     assert reject.endswith(" -j REJECT --reject-with icmp6-port-unreachable")
 
@@ -174,7 +175,7 @@ def test_a_frontend_that_loses_its_last_endpoint_is_rejected():
     planner.replace(WEB, [frontend(endpoints=())], Delta())
     assert not service_chains(planner.objects)
     assert planner.objects["nat", "NETPROXY-SERVICES"] == ()
-    assert reached(planner.objects, "filter", "NETPROXY-REJECT", "10.96.0.1")[0]
+    assert reached(planner.objects, "filter", "NETPROXY-REFUSED", "10.96.0.1")[0]
 
 
 def test_a_pod_behind_two_services_keeps_its_hairpin_until_both_let_go():

@@ -8,6 +8,7 @@ from iptables_ruleset import reached
 from controlloop.delta import Delta
 from controlloop.family import Family
 from proxy.iptables.chains import MAX_NAME
+from proxy.iptables.spaces import Addresses
 from proxy.iptables.tree import INLINE, MAX_HEIGHT, Root, Tree
 
 SERVICES = Root("nat", "NETPROXY-SERVICES")
@@ -24,7 +25,7 @@ def rule(leaf, family=Family.V4):
 
 
 def build(leaves, family=Family.V4):
-    tree = Tree(family, SERVICES)
+    tree = Tree(Addresses(family), SERVICES)
     for leaf in leaves:
         tree.insert(leaf[0], rule(leaf, family))
     tree.record(Delta())
@@ -39,7 +40,7 @@ def depth(state, chain="NETPROXY-SERVICES"):
 @given(st.lists(st.tuples(leaves, st.booleans())))
 def test_a_tree_changed_one_rule_at_a_time_equals_one_built_at_once(steps):
     """Each step adds a rule or takes it away; what the deltas say is what the tree holds."""
-    tree, held = Tree(Family.V4, SERVICES), set()
+    tree, held = Tree(Addresses(Family.V4), SERVICES), set()
     seen = dict(tree.objects)
     for leaf, added in steps:
         if added == (leaf in held):

@@ -1,0 +1,138 @@
+"""The rules that depend on the node alone, and the words in which its surroundings appear in other rules. Pure."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from controlloop.address import network
+from controlloop.family import Family, IPNetwork
+from controlloop.iptables.chains import Key, Rules
+from proxy.iptables.chains import PREFIX
+from proxy.iptables.tree import Root
+from proxy.node import Interfaces, Surroundings
+
+SERVICES = Root("nat", f"{PREFIX}SERVICES")
+NODE_PORTS = Root("nat", f"{PREFIX}NODE-PORTS", f"{PREFIX}NP-")
+HAIRPIN = Root("nat", f"{PREFIX}HAIRPIN", f"{PREFIX}H")
+REFUSED = Root("filter", f"{PREFIX}REFUSED")
+REFUSED_PORTS = Root("filter", f"{PREFIX}REFUSED-PORTS", f"{PREFIX}NP-")
+HEALTH_CHECKS = Root("filter", f"{PREFIX}HEALTH-CHECKS", f"{PREFIX}HC-")
+ADDRESS_TREES = (SERVICES, HAIRPIN, REFUSED)
+PORT_TREES = (NODE_PORTS, REFUSED_PORTS, HEALTH_CHECKS)
+
+POSTROUTING = f"{PREFIX}POSTROUTING"
+INPUT = f"{PREFIX}INPUT"
+FORWARD = f"{PREFIX}FORWARD"
+LOOPBACK_ONLY = f"{PREFIX}LOOPBACK-ONLY"
+
+LOOPBACK = {Family.V4: "127.0.0.0/8", Family.V6: "::1/128"}
+LOCAL_SOURCE = "-m addrtype --src-type LOCAL"
+LOCAL_DESTINATION = "-m addrtype --dst-type LOCAL"
+NEW = "-m conntrack --ctstate NEW"
+
+
+@dataclass(frozen=True)
+class Dispatch:
+    """How callers are told apart and marked: what every frontend's chains depend on."""
+
+    family: Family
+    mark: Rules
+    """The rule that marks a packet for masquerading."""
+    mark_strangers: Rules
+    """The same for callers of a ClusterIP: who is no pod, everybody, or nobody."""
+    from_pods: str | None
+    """The match of packets that pods send, with a blank behind it; empty: all are. None: nobody can tell."""
+
+    @classmethod
+    def of(cls, surroundings: Surroundings) -> "Dispatch":
+        mark = f"-j MARK --set-xmark {surroundings.mark:#x}/{surroundings.mark:#x}"
+        pods = _from_pods(surroundings)
+        strangers: Rules = ()
+        if surroundings.masquerade_all:
+            strangers = (mark,)
+        elif pods:
+            # An empty match cannot be negated, and nobody is outside of it.
+            strangers = (f"! {pods}{mark}",)
+        return cls(surroundings.family, (mark,), strangers, pods)
+
+    @cached_property
+    def reject(self) -> str:
+        return f"REJECT --reject-with {'icmp' if self.family is Family.V4 else 'icmp6'}-port-unreachable"
+
+
+def _from_pods(surroundings: Surroundings) -> str | None:
+    pods = surroundings.pods
+    if isinstance(pods, Interfaces):
+        name = f"{pods.name}+" if pods.is_prefix else pods.name
+        return f"-i {name} " if pods.name else ""
+    if isinstance(pods, IPNetwork):
+        text = network(surroundings.family, int(pods.network_address), pods.prefixlen)
+        return f"-s {text} " if pods.prefixlen else ""
+    return None
+
+
+def node_port_places(surroundings: Surroundings) -> Iterator[str]:
+    """Matches of the packets that may be for a node port."""
+    loopback = LOOPBACK[surroundings.family]
+    serves_localhost = surroundings.family is Family.V4 and surroundings.localhost_node_ports
+    if surroundings.node_port_addresses is None:
+        yield LOCAL_DESTINATION if serves_localhost else f"! -d {loopback} {LOCAL_DESTINATION}"
+        return
+    for address in sorted(surroundings.node_port_addresses, key=int):
+        if Family.of(address) is surroundings.family and not address.is_loopback:
+            yield f"-d {network(surroundings.family, int(address), surroundings.family.bits)}"
+    if serves_localhost:
+        yield f"-d {loopback}"
+
+
+def constant_chains(surroundings: Surroundings) -> Mapping[Key, Rules]:
+    """All chains that no Service has a part in."""
+    health_checks = (f"-p tcp -j {HEALTH_CHECKS.chain}",) if surroundings.health_check_ports else ()
+    return {
+        ("nat", "PREROUTING"): (f"-j {SERVICES.chain}",),
+        ("nat", "OUTPUT"): (f"-j {SERVICES.chain}",),
+        ("nat", "POSTROUTING"): (f"-j {POSTROUTING}",),
+        ("nat", POSTROUTING): _postrouting(surroundings.mark),
+        ("filter", "INPUT"): (f"{NEW} -j {INPUT}", *health_checks),
+        ("filter", "FORWARD"): (f"-j {FORWARD}",),
+        ("filter", "OUTPUT"): (f"{NEW} -j {REFUSED.chain}",),
+        ("filter", INPUT): (
+            f"-j {REFUSED.chain}",
+            *(f"{place} -j {REFUSED_PORTS.chain}" for place in node_port_places(surroundings)),
+        ),
+        ("filter", FORWARD): _forward(surroundings),
+        **_loopback_guard(surroundings),
+    }
+
+
+def _postrouting(mark: int) -> Rules:
+    return (
+        f"-m conntrack --ctstate DNAT -j {HAIRPIN.chain}",
+        f"-m mark ! --mark {mark:#x}/{mark:#x} -j RETURN",
+        # The mark goes off: a tunnel's outer packet inherits it and would be masqueraded once more.
+        f"-j MARK --set-xmark {mark:#x}/0x0",
+        "-j MASQUERADE --random-fully",
+    )
+
+
+def _forward(surroundings: Surroundings) -> Rules:
+    mark = surroundings.mark
+    # A packet out of window is not translated back; its receiver would answer it with a reset.
+    invalid = () if surroundings.tcp_be_liberal else ("-m conntrack --ctstate INVALID -j DROP",)
+    return (
+        "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        *invalid,
+        f"-m mark --mark {mark:#x}/{mark:#x} -j ACCEPT",
+        f"{NEW} -j {REFUSED.chain}",
+    )
+
+
+def _loopback_guard(surroundings: Surroundings) -> Mapping[Key, Rules]:
+    """Localhost node ports need route_localnet, and with it the kernel takes 127.0.0.0/8 from the wire: not here."""
+    if surroundings.family is not Family.V4 or not surroundings.localhost_node_ports:
+        return {}
+    loopback = LOOPBACK[Family.V4]
+    return {
+        ("raw", "PREROUTING"): tuple(f"{option} {loopback} ! -i lo -j {LOOPBACK_ONLY}" for option in ("-s", "-d")),
+        ("raw", LOOPBACK_ONLY): ("-j DROP",),
+    }
