@@ -11,6 +11,9 @@ class Family(Enum):
     V4 = 4
     V6 = 6
 
+    # Members are one of a kind, and Enum's own hash is written in Python: a peer asks for it ten times.
+    __hash__ = object.__hash__
+
     @classmethod
     def of(cls, value: IPAddress | IPNetwork) -> "Family":
         return cls(value.version)

@@ -89,7 +89,12 @@ def parse_lease(key: str, value: bytes) -> Lease:
     A family without public IP or backend data is absent from those mappings: whether that is enough to reach the
     node is the backend's question.
     """
-    return Lease(parse_key(key), _attrs(_fields(_decode(value))))
+    return Lease(parse_key(key), parse_attrs(value))
+
+
+def parse_attrs(value: bytes) -> LeaseAttrs:
+    """What a record says under its key; MalformedError as `parse_lease`."""
+    return _attrs(_fields(_decode(value)))
 
 
 def render_attrs(attrs: LeaseAttrs) -> bytes:
@@ -258,9 +263,7 @@ def _fields(document: Any) -> dict[str, Any]:
 
 def _decode(raw: bytes) -> Any:
     try:
-        document = json.loads(
-            raw.decode(errors="replace"), object_pairs_hook=_last_of_each, parse_constant=_refuse_constant
-        )
+        document = DECODER.decode(raw.decode(errors="replace"))
         # A lone surrogate passes Python's decoder and breaks whoever writes the text anywhere.
         if b"\\u" in raw:
             json.dumps(document, ensure_ascii=False).encode()
@@ -290,6 +293,9 @@ def _last_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_last_of_each, parse_constant=_refuse_constant)
 
 
 def _shown(value: Any) -> str:

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from controlloop.errors import Skipped
 from controlloop.family import Family, IPNetwork
-from subnet_alloc.codec import MalformedError, parse_key, parse_lease
+from subnet_alloc.codec import MalformedError, parse_attrs, parse_key, parse_lease
 from subnet_alloc.model import Lease
 from subnet_alloc.registry import Batch, Listing, Record
 
@@ -79,7 +79,7 @@ class LeaseSnapshot:
         if before is not None and before.value == record.value:
             return False
         try:
-            lease = parse_lease(key, record.value)
+            lease = self._read(record)
         except MalformedError as error:
             self._skipped[key] = Skipped(key, self._reason(key, error))
             return False
@@ -87,6 +87,11 @@ class LeaseSnapshot:
         changed = self._leases.get(key) != lease
         self._leases[key] = lease
         return changed
+
+    def _read(self, record: Record) -> Lease:
+        known = self._leases.get(record.key)
+        # The key says which subnets; only the value is news.
+        return Lease(known.subnets, parse_attrs(record.value)) if known else parse_lease(record.key, record.value)
 
     def _reason(self, key: str, error: MalformedError) -> str:
         return f"{error}; the lease before it stays in force" if key in self._leases else str(error)

@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from controlloop.family import Family, IPNetwork
@@ -120,6 +121,7 @@ def overlay_route(subnet: IPNetwork, device: str) -> Route:
     return Route(subnet, subnet.network_address, device, onlink=True, metric=METRIC[Family.of(subnet)])
 
 
+@cache
 def vtep_mac(node: str, device: str) -> str:
     """A locally administered unicast MAC that a node keeps over restarts, reboots and the loss of its device: peers
     that learned it need not learn anew.
@@ -128,14 +130,15 @@ def vtep_mac(node: str, device: str) -> str:
     return bytes([digest[0] & 0xFC | 0x02, *digest[1:6]]).hex(":")
 
 
-MAC = re.compile(r"[0-9a-f]{2}([:-])([0-9a-f]{2}\1){4}[0-9a-f]{2}|[0-9a-f]{4}(\.[0-9a-f]{4}){2}")
+MAC = re.compile(r"[0-9a-f]{2}([:-])([0-9a-f]{2}\1){4}[0-9a-f]{2}|[0-9a-f]{4}(\.[0-9a-f]{4}){2}", re.IGNORECASE | re.ASCII)
+SEPARATORS = str.maketrans("", "", ":.-")
 
 
 def parse_mac(text: object) -> str:
     """A unicast MAC in lower-case colon form. ValueError for what cannot be a VTEP's address."""
-    if not isinstance(text, str) or not MAC.fullmatch(text.lower()):
+    if not isinstance(text, str) or not MAC.fullmatch(text):
         raise ValueError("not a MAC address")
-    mac = bytes.fromhex(re.sub("[:.-]", "", text))
+    mac = bytes.fromhex(text.translate(SEPARATORS))
     if mac[0] & 1:
         raise ValueError("a multicast address")
     if not any(mac):
