@@ -130,7 +130,9 @@ def vtep_mac(node: str, device: str) -> str:
     return bytes([digest[0] & 0xFC | 0x02, *digest[1:6]]).hex(":")
 
 
-MAC = re.compile(r"[0-9a-f]{2}([:-])([0-9a-f]{2}\1){4}[0-9a-f]{2}|[0-9a-f]{4}(\.[0-9a-f]{4}){2}", re.IGNORECASE | re.ASCII)
+MAC = re.compile(
+    r"[0-9a-f]{2}([:-])([0-9a-f]{2}\1){4}[0-9a-f]{2}|[0-9a-f]{4}(\.[0-9a-f]{4}){2}", re.IGNORECASE | re.ASCII
+)
 SEPARATORS = str.maketrans("", "", ":.-")
 
 
