@@ -77,6 +77,9 @@ class FlagValues:
     def many(self, name: str) -> list[Given]:
         return list(self._given.get(name, ()))
 
+    def is_switch(self, name: str) -> bool:
+        return self._flags[name].takes is Takes.SWITCH
+
     def is_on(self, name: str) -> bool:
         return BOOLS[self.one(name).text]
 

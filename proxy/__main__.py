@@ -2,69 +2,59 @@
 
 import os
 import sys
-
-import click
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from controlloop import __version__
-from controlloop.daemon import run_daemon
-from controlloop.flags import run_command
-from controlloop.logs import configure
-from proxy.config import ProxyMode, Settings, SourceKind, choose_source, parse_cluster_cidrs, split_endpoints
-from proxy.frontends import Balance
+from controlloop.errors import EXIT_OPERATOR, OperatorError
+from controlloop.goflags import FlagValues, parse_flags, render_help
+from proxy.flags import GROUPS, PASSWORD_VARIABLE, SHOWN, USAGE
 
 
-@click.command()
-@click.option("--source", type=click.Choice([kind.value for kind in SourceKind]), help="Where Services come from.")
-@click.option("--etcd-endpoints", metavar="URL[,URL]", default="http://127.0.0.1:2379", show_default=True)
-@click.option("--etcd-prefix", metavar="KEY", default="/nodenet", show_default=True)
-@click.option("--manifests", metavar="DIR", default="", help="Directory of YAML or JSON manifests; it is watched.")
-@click.option(
-    "--proxy-mode", type=click.Choice([mode.value for mode in ProxyMode]), default="iptables", show_default=True
-)
-@click.option(
-    "--cluster-cidr", metavar="CIDR[,CIDR]", default="", help="Pod network: callers outside it are masqueraded."
-)
-@click.option("--hostname-override", metavar="NAME", default="", help="This node's name. Default: the host's name.")
-@click.option(
-    "--balance",
-    type=click.Choice([balance.value for balance in Balance]),
-    default="random",
-    show_default=True,
-    help="For Services without the annotation nodenet.io/balance.",
-)
-@click.option("--cleanup", is_flag=True, help="Remove all rules of ours, in every mode, and exit.")
-@click.option("-v", "--verbose", is_flag=True, help="Log every step.")
-@click.version_option(__version__, prog_name="netproxy")
-def netproxy(*, cleanup: bool, verbose: bool, **flags: str) -> int:
-    """Program load balancing for the cluster's Services on this node, and keep it right.
+def run(argv: Sequence[str], environment: Mapping[str, str]) -> int:
+    """The exit code: 2 when a flag, a file or what it names is wrong, which one line on stderr says."""
+    try:
+        # No other variable counts: kube-proxy reads none, and a cluster fills the environment of its pods.
+        secret = {name: text for name, text in environment.items() if name == PASSWORD_VARIABLE}
+        values = parse_flags(GROUPS, argv, secret, "NETPROXY_")
+        if values.is_on("help") or values.is_on("h"):
+            print(render_help(USAGE, SHOWN), end="")
+            return 0
+        if values.is_on("version"):
+            print(f"netproxy, version {__version__}")
+            return 0
+        return act(values, environment)
+    except OperatorError as error:
+        print(f"netproxy: {' '.join(str(error).split())}", file=sys.stderr)
+        return EXIT_OPERATOR
 
-    Rules outlive the daemon: stopping or killing it moves no packet. Only --cleanup removes them.
-    """
-    configure(verbose=verbose)
-    settings = settings_from(flags)
+
+def act(values: FlagValues, environment: Mapping[str, str]) -> int:
     # Heavy imports wait until the flags are known to be good, so that --help is quick.
-    from proxy import daemon  # noqa: PLC0415
+    from controlloop.daemon import run_daemon  # noqa: PLC0415
+    from controlloop.kubernetes.kubeconfig import SERVICE_ACCOUNT  # noqa: PLC0415
+    from controlloop.logs import Log, configure  # noqa: PLC0415
+    from proxy import daemon, leftovers  # noqa: PLC0415
+    from proxy.command_line import Place  # noqa: PLC0415
+    from proxy.config_file import read_configured, read_settings, write_configuration  # noqa: PLC0415
 
-    body = daemon.cleanup if cleanup else lambda: daemon.serve(settings)
-    return run_daemon("netproxy", body)
-
-
-def settings_from(flags: dict[str, str]) -> Settings:
-    return Settings(
-        source=choose_source(flags["source"], flags["manifests"]),
-        etcd_endpoints=split_endpoints(flags["etcd_endpoints"]),
-        etcd_prefix=flags["etcd_prefix"].rstrip("/"),
-        manifests=flags["manifests"],
-        mode=ProxyMode(flags["proxy_mode"]),
-        cluster_cidrs=parse_cluster_cidrs(flags["cluster_cidr"]),
-        # As the kubelet names a node: trimmed, in lower case.
-        node_name=(flags["hostname_override"] or os.uname().nodename).strip().lower(),
-        balance=Balance(flags["balance"]),
-    )
+    in_pod = bool(environment.get("KUBERNETES_SERVICE_HOST")) and (SERVICE_ACCOUNT / "token").exists()
+    place = Place(os.uname().nodename, in_pod)
+    if values.is_on("cleanup"):
+        configure(verbose=values.number("v", -(2**31), 2**31 - 1) > 0)
+        return run_daemon("netproxy", leftovers.cleanup)
+    settings = read_settings(values, place)
+    configure(verbose=settings.debug)
+    if values.text("write-config-to"):
+        write_configuration(read_configured(values), Path(values.text("write-config-to")))
+        return 0
+    for remark in settings.remarks:
+        Log("configuration").warning("not done as written", name=remark.name, value=remark.value, reason=remark.reason)
+    return run_daemon("netproxy", lambda: daemon.serve(settings))
 
 
 def main() -> None:
-    sys.exit(run_command(netproxy))
+    sys.exit(run(sys.argv[1:], os.environ))
 
 
 if __name__ == "__main__":

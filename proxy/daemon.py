@@ -3,9 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import aclosing, suppress
-from pathlib import Path
 
-from controlloop.etcd import Etcd
 from controlloop.health import HealthServer
 from controlloop.logs import Log
 from controlloop.notify import Notifier
@@ -13,15 +11,13 @@ from controlloop.pulse import Pulse
 from controlloop.runner import Runner
 from controlloop.runtime import only_one, runtime_directory
 from controlloop.skips import SkippedLog
-from proxy.config import Settings, SourceKind
+from proxy.config import Settings
 from proxy.frontends import ServiceName
 from proxy.leftovers import families, leftovers, remove_rules
 from proxy.node import Node, Surroundings
 from proxy.rules import Rules, engine
 from proxy.services import Options
-from proxy.sources import Source
-from proxy.sources.etcd import EtcdSource
-from proxy.sources.files import FilesSource
+from proxy.sources.opening import open_source
 from proxy.status import ProxyStatus
 from proxy.tracker import Tracker
 
@@ -32,21 +28,15 @@ RESYNC_S = 30.0
 
 def make_rules(settings: Settings, wake: Callable[[], None]) -> Rules:
     """One engine for each family, in the mode that was asked for."""
-    surroundings = (Surroundings(family, pods=settings.cluster_cidrs.get(family)) for family in families())
+    surroundings = (Surroundings(family, pods=settings.detection.cluster_cidrs.get(family)) for family in families())
     return Rules({each.family: engine(settings.mode, each, wake) for each in surroundings}, RESYNC_S)
-
-
-def make_source(settings: Settings) -> Source:
-    if settings.source is SourceKind.FILES:
-        return FilesSource(Path(settings.manifests))
-    return EtcdSource(Etcd(settings.etcd_endpoints), settings.etcd_prefix)
 
 
 class Netproxy:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._tracker = Tracker(Node(settings.node_name), Options(balance=settings.balance))
-        self._source = make_source(settings)
+        self._source = open_source(settings.source)
         self._changed: set[ServiceName] = set()
         self._listed = asyncio.Event()
         self._leftovers_gone = False
@@ -107,6 +97,6 @@ class Netproxy:
 
 async def serve(settings: Settings) -> None:
     with only_one("netproxy"):
-        if not settings.cluster_cidrs:
+        if not settings.detection.cluster_cidrs:
             log.warning("without --cluster-cidr nobody knows who is a pod: callers from outside are not masqueraded")
         await Netproxy(settings).run()

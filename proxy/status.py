@@ -60,7 +60,7 @@ class ProxyStatus:
             "mode": self._settings.mode.value,
             "ready": not gap,
             "waiting_for": gap or None,
-            "source": {"kind": self._settings.source.value, "away": self._source.away or None},
+            "source": {"kind": self._settings.source_kind, "away": self._source.away or None},
             "services": len(self._counts),
             "frontends": self._frontends,
             "endpoints": self._endpoints,
