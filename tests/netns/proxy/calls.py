@@ -24,7 +24,12 @@ from proxy.frontends import Protocol
 
 HOME_PORT = 8080
 POD_PORTS = (HOME_PORT, 8081, 8082)
-PORTS = {**dict.fromkeys(PODS, POD_PORTS), "node-1": (HOME_PORT, 30080, 30081), "node-2": (HOME_PORT,), "client": (80,)}
+PORTS = {
+    **dict.fromkeys(PODS, POD_PORTS),
+    "node-1": (HOME_PORT, 30080, 30081, 30082),
+    "node-2": (HOME_PORT,),
+    "client": (80,),
+}
 """Node-1 listens at the numbers of node ports too: a call that nobody translates lands there."""
 
 LINGER_NOT = b"\1\0\0\0\0\0\0\0"
@@ -32,6 +37,7 @@ LINGER_NOT = b"\1\0\0\0\0\0\0\0"
 
 REFUSALS = (errno.ECONNREFUSED, errno.ECONNRESET)
 ANSWER_BYTES = 65536
+LOOK_AGAIN_S = 0.02
 MAPPED = "::ffff:"
 ANY = {Family.V4: "0.0.0.0", Family.V6: "::"}
 
@@ -110,7 +116,10 @@ class Switchboard:
         except OSError:
             data = b""
         if data:
-            connection.send(data)
+            connection.setblocking(True)
+            connection.settimeout(1.0)
+            connection.sendall(data)
+            connection.setblocking(False)
         else:
             self._drop(connection)
 
@@ -152,6 +161,19 @@ class Switchboard:
         self._until_decided({call.opened: call}, lambda _: wait_s)
         return call.outcome
 
+    def echo(self, call: Call, data: bytes, *, within_s: float) -> int:
+        """How many bytes come back on an open connection; of a datagram, how many its server says have arrived."""
+        deadline = time.monotonic() + within_s
+        sent = come_back = 0
+        while come_back < len(data) and time.monotonic() < deadline:
+            with suppress(BlockingIOError):
+                sent += call.opened.send(data[sent:]) if sent < len(data) else 0
+            self.pump()
+            with suppress(BlockingIOError):
+                answer = call.opened.recv(ANSWER_BYTES)
+                come_back += int(answer.split()[2]) if call.protocol is Protocol.UDP else len(answer)
+        return come_back
+
     def _start(self, call: Call, undecided: dict[socket.socket, Call]) -> None:
         family = Family.of(call.address)
         kind = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM, Protocol.SCTP: socket.SOCK_RAW}
@@ -186,18 +208,17 @@ class Switchboard:
     def _until_decided(self, undecided: dict[socket.socket, Call], wait: Callable[[Call], float]) -> None:
         started = time.monotonic()
         while undecided:
-            now = time.monotonic() - started
-            over = [opened for opened, call in undecided.items() if wait(call) <= now]
-            for opened in over:
-                self._selector.unregister(opened)
-                del undecided[opened]
-            patience = min((wait(call) - now for call in undecided.values()), default=0.0)
-            for key, _ in self._selector.select(max(0.0, patience)):
+            for key, _ in self._selector.select(LOOK_AGAIN_S):
                 if key.data is not None:
                     key.data(key.fileobj)
                 elif _read_answer(undecided[key.fileobj]):
                     self._selector.unregister(key.fileobj)
                     del undecided[key.fileobj]
+            waited = time.monotonic() - started
+            for opened, call in list(undecided.items()):
+                if waited >= wait(call) or _was_refused(call):
+                    self._selector.unregister(opened)
+                    del undecided[opened]
 
 
 def _listener(port: int) -> socket.socket:
@@ -216,9 +237,9 @@ def _datagram_server(port: int) -> socket.socket:
 
 def _answer_datagram(server: socket.socket, name: str) -> None:
     """From the address that was asked: a host may have several."""
-    _, to, _, peer = server.recvmsg(ANSWER_BYTES, 256)
+    data, to, _, peer = server.recvmsg(ANSWER_BYTES, 256)
     with suppress(OSError):
-        server.sendmsg([f"{name} {peer[0].removeprefix(MAPPED)}\n".encode()], to, 0, peer)
+        server.sendmsg([f"{name} {peer[0].removeprefix(MAPPED)} {len(data)}\n".encode()], to, 0, peer)
 
 
 def _answer_init(server: socket.socket, family: Family, host: str, ports: Sequence[int]) -> None:
@@ -244,6 +265,8 @@ def _read_answer(call: Call) -> bool:
     """Whether this decided the call."""
     try:
         data = call.opened.recv(ANSWER_BYTES)
+    except BlockingIOError:
+        return _was_refused(call)
     except OSError as error:
         _decide(call, error.errno)
         return True
@@ -253,8 +276,18 @@ def _read_answer(call: Call) -> bool:
             return False
         data = packet[SCTPChunkParamStateCookie].cookie
     words = data.decode().split()
-    call.outcome, call.seen_as = words if len(words) == 2 else (f"closed {data!r}", "")
+    call.outcome, call.seen_as = words[:2] if len(words) > 1 else ("closed", "")
     return True
+
+
+def _was_refused(call: Call) -> bool:
+    """Refused on the way by ICMP. Within one machine that happens while the kernel is still in `connect`, and then it
+    keeps the error to itself until it has tried once more, a second later.
+    """
+    failure = call.opened.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if failure:
+        _decide(call, failure)
+    return bool(failure)
 
 
 def _decide(call: Call, failure: int) -> None:

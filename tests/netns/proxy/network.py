@@ -47,6 +47,7 @@ ADDRESSES: dict[str, Both] = {
     **PODS,
     "node-1": both("10.10.0.1", "fd00:10:10::1"),
     "second": both("10.10.100.1", "fd00:10:10::6401"),
+    "gateway": both("10.244.1.1", "fd00:10:244:1::1"),
     "node-2": both("10.10.0.2", "fd00:10:10::2"),
     "client": both("10.10.255.2", "fd00:10:10::ff02"),
     "stranger": both("172.30.0.1", "fd00:172:30::1"),
@@ -57,14 +58,20 @@ ADDRESSES: dict[str, Both] = {
     "unallocated": both("10.96.9.9", "fd00:10:96::99"),
     "vip": both("203.0.113.1", "2001:db8:cb::1"),
     "vip-2": both("203.0.113.2", "2001:db8:cb::2"),
+    "vip-3": both("203.0.113.3", "2001:db8:cb::3"),
     "real-balancer": both("203.0.113.9", "2001:db8:cb::9"),
     "external-ip": both("192.0.2.1", "2001:db8:c0::1"),
     "external-ip-2": both("192.0.2.2", "2001:db8:c0::2"),
 }
-"""`second` is another address of node-1; `stranger` is one of the crowd; `real-balancer` is an address of the client,
-where a load balancer would stand that is no node."""
+"""`second` is another address of node-1, `gateway` the one that its pods know; `stranger` is one of the crowd. The
+client has `real-balancer`, where a load balancer would stand that is no node, and `unallocated`: no Service has it, and
+who gets out of the cluster with it arrives there."""
 
-HOST_OF = {"localhost": "node-1", "second": "node-1", "stranger": "client", "real-balancer": "client"}
+AT_CLIENT = ("real-balancer", "unallocated")
+HOST_OF = {
+    **dict.fromkeys(("localhost", "second", "gateway"), "node-1"),
+    **dict.fromkeys(("stranger", *AT_CLIENT), "client"),
+}
 """Where an address is at home that is not named after its host."""
 
 LINK = {"node-1": both("10.20.0.1", "fd00:10:20::1"), "node-2": both("10.20.0.2", "fd00:10:20::2")}
@@ -161,7 +168,8 @@ def _node_lines(node: str) -> Iterator[str]:
     for family in Family:
         own, pods = ADDRESSES[node][family], pod_gateway(node, family)
         if family is Family.V6:  # the lab has given the other one
-            yield f"addr add {own}/{PREFIX[family]} dev eth0"
+            # With nodad it can be a route's source in this moment.
+            yield f"addr add {own}/{PREFIX[family]} dev eth0 nodad"
         yield f"addr add {pods}/{POD_PREFIX[family]} dev {BRIDGE}"
         yield f"addr add {LINK[node][family]}/{POD_PREFIX[family]} dev overlay"
         yield f"route add {pod_subnet(other, family)} via {LINK[other][family]}"
@@ -181,7 +189,7 @@ def _pod_lines(pod: str, addresses: Both) -> Iterator[str]:
 def _client_lines() -> Iterator[str]:
     yield f"addr add {ADDRESSES['client'][Family.V6]}/64 dev eth0"
     for family in Family:
-        yield f"addr add {ADDRESSES['real-balancer'][family]}/{family.bits} dev lo"
+        yield from (f"addr add {ADDRESSES[name][family]}/{family.bits} dev lo" for name in AT_CLIENT)
         yield f"route add local {CROWD_NETWORKS[family]} dev lo"
         for network in (POD_NETWORKS, SERVICE_NETWORKS, BALANCER_NETWORKS, EXTERNAL_NETWORKS):
             yield f"route replace {network[family]} via {ADDRESSES['node-1'][family]}"

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from calls import Call, Switchboard
 from namespace import inside
-from network import ADDRESSES, BRIDGE, POD_NETWORKS, SERVICE_NETWORKS, pod_subnet
+from network import ADDRESSES, BRIDGE, HOST_OF, POD_NETWORKS, SERVICE_NETWORKS, pod_subnet
 
 from controlloop.delta import Delta
 from controlloop.family import Family
@@ -85,7 +85,12 @@ class Row:
 
     def fits(self, calls: Sequence[Call]) -> bool:
         landed = {call.outcome or "dropped" for call in calls}
-        return landed == self.wanted and all(call.masqueraded == self.masqueraded for call in calls if call.seen_as)
+        return landed == self.wanted and all(self._fits_source(call) for call in calls if call.seen_as)
+
+    def _fits_source(self, call: Call) -> bool:
+        """A pod that reaches itself never sees its own address: the answer would not pass the node."""
+        to_itself = call.caller.startswith("pod") and call.outcome.partition(":")[0] == call.caller
+        return call.masqueraded == (self.masqueraded or to_itself)
 
 
 def read(table: str) -> list[Row]:
@@ -137,30 +142,41 @@ class Rig:
         if self.mode == "nftables":
             default = {
                 "node_port_addresses": frozenset({ADDRESSES["node-1"][family]}),
-                "service_cidrs": (SERVICE_NETWORKS[family],),
+                "service_cidrs": self.service_cidrs(family),
             }
         else:
             default = {"localhost_node_ports": family is Family.V4}
         given = {name: value(family) if callable(value) else value for name, value in others.items()}
         return Surroundings(family, pods=PODS_BY[pods](family), **{**default, **given})
 
+    @staticmethod
+    def service_cidrs(family):
+        return (SERVICE_NETWORKS[family],)
+
     # -- what is served -------------------------------------------------------------------------------------------
 
     def given(self, *objects, options=None, zone="zone-a", **surroundings):
-        """These objects and no others, on a node with such surroundings (`Surroundings`; by family where callable).
+        """These objects and no others, on a node with such surroundings (`surround`).
 
         Nothing is remembered of connections before.
         """
         self.node = replace(self.node, zone=zone)
-        if options is not None:
-            self.tracker = self._new_tracker(**options)
-        self.tracker.settle(self.node)
+        self.tracker = self._new_tracker(**(options or {}))
         delta = {family: Delta() for family in Family}
+        self._settle(delta, surroundings)
+        self._take(objects, delta, listed=True)
+        self.forget_connections()
+
+    def surround(self, **surroundings):
+        """Everything of `Surroundings` that is not named is as by default; by family where callable."""
+        delta = {family: Delta() for family in Family}
+        self._settle(delta, surroundings)
+        self._write(delta)
+
+    def _settle(self, delta, surroundings):
         for family in Family:
             self.surroundings[family] = self._surroundings(family, **surroundings)
             self.planners[family].settle(self.surroundings[family], delta[family])
-        self._take(objects, delta, listed=True)
-        self.forget_connections()
 
     def add(self, *objects):
         """Make or change objects."""
@@ -240,11 +256,31 @@ class Rig:
         ]
         assert not wrong, "\n".join(["", *wrong])
 
-    def call(self, caller, target, port, *, protocol=Protocol.TCP, count=1, family=Family.V4, sources=(None,)):
+    def call(self, caller, target, port, *, protocol="tcp", count=1, family=Family.V4, sources=(None,)):
         """Calls that stay open until `board.hang_up`, answered or not."""
         each_from = itertools.islice(itertools.cycle(sources), count)
-        calls = [Call(caller, ADDRESSES[target][family], port, protocol, source) for source in each_from]
+        calls = [Call(caller, ADDRESSES[target][family], port, Protocol(protocol), source) for source in each_from]
         return self.board.place(calls, wait=lambda _: ANSWER_WITHIN_S)
+
+    def echo(self, data, *arguments, **options):
+        """How much of `data` comes back, of a stream; of a datagram, how much has arrived."""
+        (call,) = self.call(*arguments, **options)
+        assert call.outcome, "no answer at all"
+        try:
+            return self.board.echo(call, data, within_s=ANSWER_WITHIN_S)
+        finally:
+            self.board.hang_up([call])
+
+    def ping(self, caller, address):
+        """(somebody refused it, it was answered)"""
+        with inside(self.board.network.namespace(HOST_OF.get(caller, caller))):
+            done = subprocess.run(
+                ["ping", "-n", "-c1", "-W", str(DROPPED_AFTER_S), str(address)],
+                check=False,
+                capture_output=True,
+                text=True,
+            )
+        return "nreachable" in done.stdout or "not permitted" in done.stderr, done.returncode == 0
 
     def spread(self, *arguments, **options):
         """How often each server answered."""
