@@ -2,7 +2,7 @@
 
 import time
 
-from controlloop.health import Answer, yes_or_no
+from controlloop.http_server import Answer, yes_or_no
 from controlloop.notify import Notifier
 
 HANG_S = 60.0

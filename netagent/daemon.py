@@ -12,7 +12,8 @@ from controlloop.errors import OperatorError, UnavailableError
 from controlloop.etcd import Etcd
 from controlloop.etcd_access import Login, TlsFiles
 from controlloop.family import Family
-from controlloop.health import HealthServer, TcpAddress, metrics_answer
+from controlloop.health import HealthServer, metrics_answer
+from controlloop.http_server import TcpAddress
 from controlloop.iptables.kernel import Variant, detect_variant
 from controlloop.logs import Log
 from controlloop.reconcile import reconcile
@@ -60,6 +61,7 @@ class Store:
 async def serve(settings: Settings) -> None:
     """Run until cancelled. Nothing is taken back at the end: pods keep their network while we are away."""
     with only_one(settings.instance.program, "; one for another overlay needs an --instance of its own"):
+        settings = await on_own_node(settings)
         status = Status(settings.node_name)
         store = open_store(settings)
         status.unheard_s = store.connection.unheard_s
@@ -72,6 +74,22 @@ async def serve(settings: Settings) -> None:
                 tasks.create_task(work(settings, store, status))
         finally:
             await store.connection.close()
+
+
+async def on_own_node(settings: Settings) -> Settings:
+    """With the node's name in Kubernetes, where only our Pod tells it."""
+    flags = settings.kubernetes
+    if flags is None or not flags.own_pod:
+        return settings
+    from controlloop.kubernetes.client import ApiClient  # noqa: PLC0415 - an agent on etcd does without
+    from controlloop.kubernetes.kubeconfig import load_access  # noqa: PLC0415
+    from netagent.own_pod import node_of  # noqa: PLC0415
+
+    client = ApiClient(load_access(flags.kubeconfig_file, flags.api_url))
+    try:
+        return replace(settings, node_name=await node_of(flags.own_pod, client))
+    finally:
+        await client.close()
 
 
 def open_store(settings: Settings) -> Store:

@@ -9,7 +9,7 @@ from typing import Any
 from controlloop import __version__
 from controlloop.errors import Skipped
 from controlloop.family import Family, IPNetwork
-from controlloop.health import Answer, Routes, json_answer, yes_or_no
+from controlloop.http_server import Answer, Routes, json_answer, yes_or_no
 from controlloop.notify import Notifier
 from controlloop.pulse import Pulse
 from netagent.finding import Finding

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from controlloop import __version__
-from controlloop.health import Answer, Routes, json_answer, metrics_answer, yes_or_no
+from controlloop.health import metrics_answer
+from controlloop.http_server import Answer, Routes, json_answer, yes_or_no
 from controlloop.skips import SkippedLog
 from proxy.config import Settings
 from proxy.frontends import Frontend, ServiceName

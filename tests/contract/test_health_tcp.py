@@ -8,7 +8,8 @@ import pytest
 from namespace import fresh_namespace
 
 from controlloop.errors import OperatorError
-from controlloop.health import MAX_CONNECTIONS, HealthServer, TcpAddress, json_answer, metrics_answer, yes_or_no
+from controlloop.health import HealthServer, metrics_answer
+from controlloop.http_server import MAX_CONNECTIONS, TcpAddress, json_answer, yes_or_no
 from controlloop.metrics import gauge
 
 ROUTES = {

@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from controlloop import health
+from controlloop import http_server
 from controlloop.client import UnreachableError, get_json
-from controlloop.health import HealthServer, json_answer, yes_or_no
+from controlloop.health import HealthServer
+from controlloop.http_server import json_answer, yes_or_no
 
 ROUTES = {
     "/status": lambda: json_answer({"ready": True}),
@@ -83,14 +84,14 @@ async def test_nothing_can_be_changed_from_outside(server, path, method):
     assert status_and_body(await ask(path, get("/status", method)))[0] == 405
 
 
-@pytest.mark.parametrize("rude", [b"\x16\x03\x01 not http\r\n\r\n", get("/" + "x" * 4 * health.MAX_REQUEST_BYTES)])
+@pytest.mark.parametrize("rude", [b"\x16\x03\x01 not http\r\n\r\n", get("/" + "x" * 4 * http_server.MAX_REQUEST_BYTES)])
 async def test_who_does_not_speak_http_gets_no_answer_and_breaks_nothing(server, path, rude):
     assert await ask(path, rude) == b""
     assert status_and_body(await ask(path, get("/healthz")))[0] == 200
 
 
 async def test_who_says_nothing_is_sent_away_and_delays_nobody(server, path, monkeypatch):
-    monkeypatch.setattr(health, "REQUEST_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(http_server, "REQUEST_TIMEOUT_S", 0.2)
     slow = [asyncio.create_task(ask(path, b"GET /sta")) for _ in range(50)]
     assert status_and_body(await ask(path, get("/healthz")))[0] == 200
     assert await asyncio.gather(*slow) == [b""] * 50
