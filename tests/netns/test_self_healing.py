@@ -1,17 +1,15 @@
 """Whatever somebody breaks in a node's overlay is back at once, and packets flow again. One lab for all kinds."""
 
 import json
-import os
 import time
 from signal import SIGTERM
 
 import pytest
 from deadline import eventually
+from overlay_lab import overlay_lab
 
 from controlloop.client import get_json
-from lab.cluster import up
 from lab.host import ProgramError
-from lab.topology import Spec
 
 DEADLINE_S = 5.0
 """What a loaded machine is given; the time that was needed is printed."""
@@ -19,9 +17,8 @@ DEADLINE_S = 5.0
 
 @pytest.fixture(scope="module")
 def lab():
-    made = up(Spec(f"heal{os.getpid()}", nodes=2, pods_per_node=1), owned=True)
-    yield made
-    made.down()
+    with overlay_lab("heal", nodes=2, pods_per_node=1) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
