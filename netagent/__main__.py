@@ -21,7 +21,7 @@ def run(argv: Sequence[str], environment: Mapping[str, str]) -> int:
         if values.is_on("version"):
             print(f"netagent, version {__version__}")
             return 0
-        return act(values, settings_from(values, environment.get("NODE_NAME", "").strip() or os.uname().nodename))
+        return act(values, settings_from(values, environment, os.uname().nodename))
     except OperatorError as error:
         print(f"netagent: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_OPERATOR

@@ -41,6 +41,8 @@ class KubernetesSettings:
     annotation_prefix: str
     net_config_path: str
     set_node_network_unavailable: bool
+    own_pod: str = ""
+    """As namespace/name, where nothing but the Pod says on which node we are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +102,12 @@ def read_flags(argv: Sequence[str], environment: Mapping[str, str]) -> FlagValue
     return parse_flags(GROUPS, argv, environment, PREFIX)
 
 
-def settings_from(values: FlagValues, default_node_name: str) -> Settings:
+def settings_from(values: FlagValues, environment: Mapping[str, str], host_name: str) -> Settings:
+    """`environment`: NODE_NAME and, where it is missing, the Pod's own name, as flanneld has them."""
     return Settings(
-        node_name=parse_node_name(values.one("node-name"), default_node_name),
+        node_name=parse_node_name(values.one("node-name"), environment.get("NODE_NAME", "").strip() or host_name),
         etcd=etcd_settings(values),
-        kubernetes=kubernetes_settings(values) if values.is_on("kube-subnet-mgr") else None,
+        kubernetes=kubernetes_settings(values, environment) if values.is_on("kube-subnet-mgr") else None,
         interface=interface_choice(values),
         firewall=firewall_settings(values),
         subnet_file=parse_file(values.one("subnet-file")),
@@ -144,14 +147,20 @@ def etcd_settings(values: FlagValues) -> EtcdSettings:
     )
 
 
-def kubernetes_settings(values: FlagValues) -> KubernetesSettings:
+def kubernetes_settings(values: FlagValues, environment: Mapping[str, str]) -> KubernetesSettings:
     return KubernetesSettings(
         api_url=values.text("kube-api-url"),
         kubeconfig_file=values.text("kubeconfig-file"),
         annotation_prefix=values.text("kube-annotation-prefix"),
         net_config_path=parse_file(values.one("net-config-path")),
         set_node_network_unavailable=values.is_on("set-node-network-unavailable"),
+        own_pod="" if values.text("node-name") or environment.get("NODE_NAME", "").strip() else own_pod(environment),
     )
+
+
+def own_pod(environment: Mapping[str, str]) -> str:
+    pod = environment.get("POD_NAMESPACE", ""), environment.get("POD_NAME", "")
+    return "/".join(pod) if all(pod) else ""
 
 
 def interface_choice(values: FlagValues) -> InterfaceChoice:

@@ -48,7 +48,7 @@ UNDERLAY: Group = (
 LEASE: Group = (
     "lease and node",
     (
-        Flag("node-name", "NAME", "", "default: NODE_NAME, else the host's name"),
+        Flag("node-name", "NAME", "", "default: NODE_NAME, else the node of Pod POD_NAME, else the host's name"),
         Flag("instance", "NUMBER", "0", f"up to {LIMIT}: for an agent beside others, one for each overlay of the node"),
         Flag("subnet-file", "FILE", SUBNET_FILE, "what CNI plugins read"),
         Flag("subnet-lease-renew-margin", "MINUTES", "60", "renew at the latest so long before the end"),

@@ -8,6 +8,7 @@ replay history or answer 410, bookmarks, selectors, and patches that merge maps 
 import asyncio
 import copy
 import json
+import re
 from collections import defaultdict
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,10 +18,12 @@ import h11
 
 PLURALS = {
     "/api/v1/nodes": "nodes",
+    "/api/v1/pods": "pods",
     "/api/v1/services": "services",
     "/apis/discovery.k8s.io/v1/endpointslices": "endpointslices",
 }
-KINDS = {"nodes": "Node", "services": "Service", "endpointslices": "EndpointSlice"}
+KINDS = {"nodes": "Node", "pods": "Pod", "services": "Service", "endpointslices": "EndpointSlice"}
+NAMESPACED = re.compile(r"(/api/v1|/apis/[^/]+/[^/]+)/namespaces/([^/]+)(/.+)")
 MERGE_KEYS = {"conditions": "type", "addresses": "type"}
 
 
@@ -57,6 +60,7 @@ class Seen:
     query: dict
     headers: dict
     body: object
+    namespace: str = ""
 
 
 class RefusedError(Exception):
@@ -213,13 +217,16 @@ class ApiServer:
     def _understand(self, head, body):
         target = urlsplit(head.target.decode())
         query = {name: values[0] for name, values in parse_qs(target.query).items()}
-        path = next((path for path in PLURALS if f"{target.path}/".startswith(f"{path}/")), None)
-        name, _, subresource = target.path[len(path or "") + 1 :].partition("/")
+        within = NAMESPACED.fullmatch(target.path)
+        asked, namespace = (within[1] + within[3], within[2]) if within else (target.path, "")
+        path = next((path for path in PLURALS if f"{asked}/".startswith(f"{path}/")), None)
+        name, _, subresource = asked[len(path or "") + 1 :].partition("/")
         verb = head.method.decode().lower()
         if verb == "get" and not name:
             verb = "watch" if query.get("watch") in ("true", "1") else "list"
         headers = {key.decode(): value.decode() for key, value in head.headers}
-        return Seen(verb, PLURALS.get(path, ""), name, subresource, query, headers, json.loads(body) if body else None)
+        said = json.loads(body) if body else None
+        return Seen(verb, PLURALS.get(path, ""), name, subresource, query, headers, said, namespace)
 
     async def _do(self, seen, answer, fault):
         if fault.status:
@@ -230,7 +237,7 @@ class ApiServer:
         elif seen.verb == "watch":
             await self._watch(seen, answer, fault)
         elif seen.verb == "get":
-            found = self.objects[seen.plural].get(("", seen.name))
+            found = self.objects[seen.plural].get((seen.namespace, seen.name))
             if found is None:
                 raise RefusedError(404, f'{seen.plural} "{seen.name}" not found')
             await answer.whole(200, json.dumps(found).encode())

@@ -6,26 +6,35 @@ from urllib.parse import quote, urlencode
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """All objects of one kind in all namespaces, or those of them that the selectors choose."""
+    """All objects of one kind, in all namespaces or in one, or those of them that the selectors choose."""
 
     api: str
     plural: str
+    namespace: str = ""
+    """Empty: all of them, or a kind that has none."""
     labels: str = ""
     fields: str = ""
 
     def where(self, *, labels: str = "", fields: str = "") -> "Collection":
         return replace(self, labels=labels, fields=fields)
 
+    def within(self, namespace: str) -> "Collection":
+        return replace(self, namespace=namespace)
+
+    @property
+    def _path(self) -> str:
+        namespace = f"/namespaces/{quote(self.namespace, safe='')}" if self.namespace else ""
+        return f"{self.api}{namespace}/{self.plural}"
+
     def target(self, **query: str | int) -> str:
         """Path and query of a list or watch."""
         selectors = {"labelSelector": self.labels, "fieldSelector": self.fields}
         chosen = {name: value for name, value in {**selectors, **query}.items() if value != ""}
-        path = f"{self.api}/{self.plural}"
-        return f"{path}?{urlencode(chosen)}" if chosen else path
+        return f"{self._path}?{urlencode(chosen)}" if chosen else self._path
 
     def object_path(self, name: str, subresource: str = "") -> str:
-        """Path of one object of a kind that has no namespaces."""
-        path = f"{self.api}/{self.plural}/{quote(name, safe='')}"
+        """Path of one object of this namespace, or of a kind that has none."""
+        path = f"{self._path}/{quote(name, safe='')}"
         return f"{path}/{subresource}" if subresource else path
 
     def __str__(self) -> str:
@@ -33,5 +42,7 @@ class Collection:
 
 
 NODES = Collection("/api/v1", "nodes")
+PODS = Collection("/api/v1", "pods")
 SERVICES = Collection("/api/v1", "services")
 ENDPOINT_SLICES = Collection("/apis/discovery.k8s.io/v1", "endpointslices")
+SERVICE_CIDRS = Collection("/apis/networking.k8s.io/v1", "servicecidrs")

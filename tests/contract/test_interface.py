@@ -116,7 +116,7 @@ async def test_behind_nat_the_device_keeps_an_address_of_the_node(node):
 
 @pytest.mark.flannel("45", "A9")
 async def test_behind_nat_peers_are_told_one_address_and_packets_leave_from_another(node):
-    settings = settings_from(read_flags(["--public-ip=100.64.0.9"], {}), "node-a")
+    settings = settings_from(read_flags(["--public-ip=100.64.0.9"], {}), {}, "node-a")
     surveyed = await survey(settings, parse_config(b'{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}'))
     assert surveyed.public_ip == {Family.V4: ip_address("100.64.0.9")}
     assert surveyed.underlay[Family.V4].address == ip_address("192.0.2.5")

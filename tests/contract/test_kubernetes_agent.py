@@ -13,6 +13,7 @@ from controlloop.family import Family
 from netagent.agent import Agent, Surroundings
 from netagent.backends.backend import Node
 from netagent.backends.vxlan import Vxlan
+from netagent.own_pod import node_of
 from netagent.state import Underlay
 from netagent.status import Status
 from subnet_alloc.annotations import Annotations
@@ -90,6 +91,27 @@ async def test_a_node_joins_and_says_so(server, tmp_path):
         await until(lambda: conditions(server).get("NetworkUnavailable") == "False")
         assert mine(server)["metadata"]["annotations"][f"{P}public-ip"] == "192.168.0.1"
         assert "FLANNEL_SUBNET=10.5.1.1/24" in agent.subnet_file.read_text()
+
+
+def pod(node_name=""):
+    spec = {"nodeName": node_name} if node_name else {}
+    return {"metadata": {"name": "flannel-x1", "namespace": "kube-flannel"}, "spec": {"containers": [], **spec}}
+
+
+@pytest.mark.flannel("21")
+async def test_the_own_pod_tells_on_which_node_we_are(server):
+    """It is waited for: the API server may be away, refuse, or not have placed the Pod yet."""
+    server.forbidden.add(("get", "pods"))
+    client = client_of(server)
+    asked = asyncio.ensure_future(node_of("kube-flannel/flannel-x1", client))
+    await server.asked("get")
+    server.forbidden.clear()
+    server.put("pods", pod())
+    await server.asked("get", times=3)
+    assert not asked.done()
+    server.put("pods", pod("me"))
+    assert await asyncio.wait_for(asked, 10) == "me"
+    await client.close()
 
 
 async def test_what_somebody_changes_on_the_own_node_comes_back(server, tmp_path):

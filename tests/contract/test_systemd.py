@@ -94,7 +94,7 @@ def test_one_file_is_the_unit_of_the_first_overlay_and_the_template_of_the_other
 
 def read_instance(environment: str) -> tuple[int, str]:
     variables = dict(word.split("=", 1) for word in environment.split())
-    settings = settings_from(read_flags([], variables), "node-a")
+    settings = settings_from(read_flags([], variables), {}, "node-a")
     return settings.instance.number, settings.subnet_file
 
 

@@ -19,7 +19,7 @@ def variable(name):
 
 
 def settings(line="", **environment):
-    return settings_from(read_flags(shlex.split(line), environment), "node-a")
+    return settings_from(read_flags(shlex.split(line), environment), environment, "node-a")
 
 
 def refusal(capsys, argv, environment=None):
@@ -65,7 +65,7 @@ def test_the_line_of_an_existing_unit_is_understood():
 
 @pytest.mark.parametrize("argv", [["-ip-masq=false"], ["--ip-masq=0"], ["-ip-masq", "--ip-masq=F"]], ids=str)
 def test_a_switch_is_switched_off_behind_an_equals_sign_and_the_last_one_counts(argv):
-    assert not settings_from(read_flags(argv, {}), "node-a").firewall.ip_masq
+    assert not settings_from(read_flags(argv, {}), {}, "node-a").firewall.ip_masq
 
 
 def test_a_value_may_hold_equals_signs_and_begin_with_a_dash():
@@ -148,6 +148,21 @@ def test_a_bad_value_is_one_line_with_flag_and_value(capsys, flag, value):
 
 
 @pytest.mark.parametrize(
+    ("flags", "environment", "node", "pod"),
+    [
+        ("", {}, "node-a", ""),
+        ("", {"POD_NAME": "x", "POD_NAMESPACE": "flannel"}, "node-a", "flannel/x"),
+        ("", {"POD_NAME": "x"}, "node-a", ""),
+        ("", {"POD_NAME": "x", "POD_NAMESPACE": "flannel", "NODE_NAME": "node-b"}, "node-b", ""),
+        ("--node-name node-c", {"POD_NAME": "x", "POD_NAMESPACE": "flannel", "NODE_NAME": "b"}, "node-c", ""),
+    ],
+)
+def test_who_names_the_node_in_kubernetes(flags, environment, node, pod):
+    found = settings(f"--kube-subnet-mgr {flags}", **environment)
+    assert (found.node_name, found.kubernetes.own_pod) == (node, pod)
+
+
+@pytest.mark.parametrize(
     ("argv", "line"),
     [
         (["--nope"], "--nope: no such flag (--help lists all)"),
@@ -179,7 +194,7 @@ WORDS = st.one_of(
 @given(st.lists(WORDS, max_size=4), st.dictionaries(st.sampled_from(NAMES).map(variable), st.text(), max_size=3))
 def test_whatever_is_given_is_understood_or_refused(argv, environment):
     with suppress(OperatorError):
-        settings_from(read_flags(argv, environment), "node-a")
+        settings_from(read_flags(argv, environment), environment, "node-a")
 
 
 def test_the_help_has_one_line_for_each_flag(capsys):
