@@ -258,6 +258,18 @@ async def test_drift_is_seen_and_repaired(real, command):
     assert await real.dump() == desired
 
 
+@pytest.mark.parametrize("drift", ["mtu 1300", "alias other", "type vxlan learning"])
+async def test_a_device_that_is_mended_keeps_what_stands_on_it(real, drift):
+    """The kernel flushes the neighbors of a device that is given a MAC, also its own."""
+    desired = overlay()
+    await reconcile(lambda: desired, real)
+    sh(f"ip link set flannel.1 {drift}")
+    repair = diff(desired, await real.dump())
+    assert {key.kind for key in repair.put} == {"link"}
+    await real.apply(repair)
+    assert await real.dump() == desired
+
+
 @pytest.mark.parametrize("kind", ["dstport 4789", "dstport 8472 local 192.0.2.7", "dstport 8472 gbp"])
 async def test_a_device_of_our_name_made_differently_is_made_again(real, kind):
     desired = overlay()
