@@ -4,7 +4,7 @@ Pure. This is where traffic policy becomes `endpoints`, `inside`, `lingering` an
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import collapse_addresses, ip_network
 
 from controlloop.family import Family, IPNetwork
@@ -59,17 +59,27 @@ def port_reach(
 
 def internal_answer(service: ProxiedService, reached: Reach) -> Answer:
     """At the cluster IP."""
-    chosen = reached.local if service.internal_local else reached.cluster
-    return Answer(chosen, None, reached.lingering(chosen), _refusal(reached, chosen))
+    return _one_answer(reached, reached.local if service.internal_local else reached.cluster)
 
 
 def external_answer(service: ProxiedService, reached: Reach) -> Answer:
     """At every other address. Under policy Local a caller inside takes the short way to any endpoint."""
     if not service.external_local:
-        chosen = reached.cluster
-        return Answer(chosen, None, reached.lingering(chosen), _refusal(reached, chosen))
+        return _one_answer(reached, reached.cluster)
     lingering = reached.lingering(reached.local, reached.cluster)
-    return Answer(reached.local, reached.cluster, lingering, _refusal(reached, reached.local))
+    inside, outside = _weighed(reached.cluster), _weighed(reached.local)
+    return Answer(outside, inside, lingering, _refusal(reached, outside))
+
+
+def _one_answer(reached: Reach, chosen: tuple[Endpoint, ...]) -> Answer:
+    return Answer(_weighed(chosen), None, reached.lingering(chosen), _refusal(reached, chosen))
+
+
+def _weighed(endpoints: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
+    """Where none has a weight all have the same: those that are left must serve."""
+    if any(endpoint.weight for endpoint in endpoints):
+        return endpoints
+    return tuple(replace(endpoint, weight=1) for endpoint in endpoints)
 
 
 def _refusal(reached: Reach, chosen: tuple[Endpoint, ...]) -> Refusal:

@@ -3,8 +3,7 @@
 Pure; the rules are kube-proxy's, whose cluster and local sets these are.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from proxy.annotations import Weights
 from proxy.endpoints import Candidate, Places
@@ -26,10 +25,10 @@ class Reach:
 
     def lingering(self, *chosen: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
         """Those that serve and are not among the chosen."""
-        if self.serving in chosen:
+        if any(endpoints is self.serving for endpoints in chosen):
             return ()
-        known = {(each.address, each.port) for endpoints in chosen for each in endpoints}
-        return tuple(each for each in self.serving if (each.address, each.port) not in known)
+        known = {endpoint for endpoints in chosen for endpoint in endpoints}
+        return tuple(endpoint for endpoint in self.serving if endpoint not in known)
 
 
 NOWHERE = Reach((), (), ())
@@ -40,12 +39,13 @@ def reach(places: Places, zone: str, weights: Weights) -> Reach:
     if not places:
         return NOWHERE
     served = [(places[key], _endpoint(key[1], places[key], weights)) for key in sorted(places)]
-    ready = _where(served, lambda candidate: candidate.ready)
-    last_resort = _where(served, lambda candidate: candidate.serving and candidate.terminating)
+    ready = [each for each in served if each[0].ready]
+    last_resort = [each for each in served if each[0].serving and each[0].terminating]
+    everyone = tuple(endpoint for _, endpoint in served)
     return Reach(
-        cluster=_balanced(_hinted(ready, zone) or last_resort),
-        local=_balanced(_where(ready, _is_local) or _where(last_resort, _is_local)),
-        serving=_endpoints(_where(served, lambda candidate: candidate.serving)),
+        cluster=_shared(_hinted(ready, zone) or last_resort, everyone),
+        local=_shared(_local(ready) or _local(last_resort), everyone),
+        serving=_shared([each for each in served if each[0].serving], everyone),
     )
 
 
@@ -56,8 +56,8 @@ def _endpoint(number: int, candidate: Candidate, weights: Weights) -> Endpoint:
     return Endpoint(candidate.address, number, is_local, weight)
 
 
-def _is_local(candidate: Candidate) -> bool:
-    return candidate.is_local
+def _local(served: Served) -> Served:
+    return [each for each in served if each[0].is_local]
 
 
 def _hinted(ready: Served, zone: str) -> Served:
@@ -65,25 +65,14 @@ def _hinted(ready: Served, zone: str) -> Served:
     them is meant for us.
     """
     if all(candidate.node_hint is not None for candidate, _ in ready):
-        here = _where(ready, lambda candidate: bool(candidate.node_hint))
+        here = [each for each in ready if each[0].node_hint]
         if here:
             return here
     if zone and all(candidate.zone_hints for candidate, _ in ready):
-        return _where(ready, lambda candidate: zone in candidate.zone_hints) or ready
+        return [each for each in ready if zone in each[0].zone_hints] or ready
     return ready
 
 
-def _where(served: Served, wanted: Callable[[Candidate], bool]) -> Served:
-    return [each for each in served if wanted(each[0])]
-
-
-def _endpoints(served: Served) -> tuple[Endpoint, ...]:
-    return tuple(endpoint for _, endpoint in served)
-
-
-def _balanced(served: Served) -> tuple[Endpoint, ...]:
-    """Where none has a weight all have the same: those that are left must serve."""
-    endpoints = _endpoints(served)
-    if any(each.weight for each in endpoints):
-        return endpoints
-    return tuple(replace(each, weight=1) for each in endpoints)
+def _shared(part: Served, everyone: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
+    """There are many frontends, and for most of them the part is the whole."""
+    return everyone if len(part) == len(everyone) else tuple(endpoint for _, endpoint in part)

@@ -21,10 +21,15 @@ def make_service(
     created=None,
     labels=None,
     annotations=None,
+    ingress=None,
+    **spec,
 ):
-    """Ports as (name, protocol, number)."""
+    """Ports as (name, protocol, number), or with a node port behind it; any other field of `spec` by its own name.
+    Ingress as what stands in the load balancer's status.
+    """
     metadata = {"namespace": namespace, "name": name, "creationTimestamp": created}
-    return {
+    fields = ("name", "protocol", "port", "nodePort")
+    made = {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": without_none({**metadata, "labels": labels, "annotations": annotations}),
@@ -33,10 +38,12 @@ def make_service(
                 "type": type,
                 "clusterIP": cluster_ips[0] if cluster_ips else None,
                 "clusterIPs": list(cluster_ips),
-                "ports": [{"name": name, "protocol": protocol, "port": port} for name, protocol, port in ports],
+                "ports": [dict(zip(fields, port, strict=False)) for port in ports],
+                **spec,
             }
         ),
     }
+    return made if ingress is None else {**made, "status": {"loadBalancer": {"ingress": ingress}}}
 
 
 def make_endpoint_slice(
@@ -61,6 +68,9 @@ def make_endpoint_slice(
     }
 
 
-def make_endpoint(*addresses, node=None, **conditions):
-    """Conditions as `ready=True`, `serving=None`, `terminating=True`."""
-    return {"addresses": list(addresses), "nodeName": node, "conditions": conditions}
+def make_endpoint(*addresses, node=None, zone=None, for_zones=None, for_nodes=None, **conditions):
+    """Conditions as `ready=True`, `serving=None`, `terminating=True`; hints as names."""
+    hints = {"forZones": for_zones, "forNodes": for_nodes}
+    named = {field: [{"name": name} for name in names] for field, names in without_none(hints).items()}
+    made = {"addresses": list(addresses), "nodeName": node, "zone": zone, "conditions": conditions}
+    return without_none({**made, "hints": named or None})
