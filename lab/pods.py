@@ -29,20 +29,31 @@ class PodError(Exception):
 
 def add_pod(node: Host, pod: Host) -> IPv4Address:
     """Attach a pod to its node; gives back its address."""
+    install_plugin(str(node.run_dir / OUR_PLUGINS))
+    result = msgspec.json.decode(call_plugin(node, pod, "ADD"))
+    return IPv4Address(str(ip_interface(result["ips"][0]["address"]).ip))
+
+
+def remove_pod(node: Host, pod: Host) -> None:
+    """Take its interface away; its address is free for another pod."""
+    call_plugin(node, pod, "DEL")
+
+
+def call_plugin(node: Host, pod: Host, command: str) -> bytes:
+    """PodError with what the plugin said when it refused."""
     environment = {
-        "CNI_COMMAND": "ADD",
+        "CNI_COMMAND": command,
         "CNI_CONTAINERID": pod.name,
         "CNI_NETNS": f"/run/netns/{pod.namespace}",
         "CNI_IFNAME": "eth0",
         "CNI_PATH": f"/run/{OUR_PLUGINS}:{PLUGINS}",
     }
-    install_plugin(str(node.run_dir / OUR_PLUGINS))
     plugin = node.popen(
         [f"/run/{OUR_PLUGINS}/flannel"], environment=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     with plugin:
         answer, _ = plugin.communicate(msgspec.json.encode(CONFIG), timeout=30)
-    result = msgspec.json.decode(answer)
     if plugin.returncode:
-        raise PodError(f"CNI for {pod.name} on {node.name}: {result.get('msg')} {result.get('details', '')}")
-    return IPv4Address(str(ip_interface(result["ips"][0]["address"]).ip))
+        said = msgspec.json.decode(answer)
+        raise PodError(f"CNI {command} for {pod.name} on {node.name}: {said.get('msg')} {said.get('details', '')}")
+    return bytes(answer)
