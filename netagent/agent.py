@@ -24,7 +24,7 @@ from netagent import subnet_file
 from netagent.backends.backend import Node
 from netagent.convergence import Convergence, Suspects
 from netagent.desired import lease_attrs, pod_mtu
-from netagent.drift import Judge
+from netagent.drift import Drift, Judge
 from netagent.firewall.firewall import Firewall
 from netagent.footing import Footing, Survey
 from netagent.healing import Healing
@@ -33,8 +33,9 @@ from netagent.links import decode_link
 from netagent.messages import forget_addresses
 from netagent.monitor import Monitor
 from netagent.overlay import Overlay
+from netagent.patrol import Patrol, Untold
 from netagent.roster import Roster
-from netagent.state import Key, Link, LinkAddress, Object
+from netagent.state import Key, Link, LinkAddress, Object, OverlayState
 from netagent.status import LastReconcile, Status
 from netagent.tenancy import Tenancy
 from subnet_alloc.leasing import OwnLease, follow
@@ -70,6 +71,8 @@ class Surroundings:
     survey: Survey | None = None
     monitor: Monitor | None = None
     """None: nobody tells what changes in the kernel."""
+    untold: Callable[[OverlayState], Awaitable[Untold]] | None = None
+    """Finds what differs of things whose change nobody tells; None: there are none."""
     firewall: Firewall | None = None
     firewall_resync_s: float = RESYNC_S
     """How often to look at all of its rules: where nobody tells what changes in them, more often."""
@@ -93,6 +96,7 @@ class Agent:
         )
         self._healing = status.healing = Healing(self._runner.wake)
         self._convergence = Convergence(surroundings.kernel, self._overlay, self._healing, surroundings.monitor)
+        self._patrol = Patrol(surroundings.untold, lambda: self._overlay.objects) if surroundings.untold else None
         self._snapshot: LeaseSnapshot | None = None
         self._changed: set[str] = set()
         self._judged: set[str] = set()
@@ -124,6 +128,8 @@ class Agent:
             tasks.create_task(self._announce())
             if around.firewall:
                 tasks.create_task(self._guard.run())
+            if self._patrol:
+                tasks.create_task(self._patrol.run(self._runner.wake))
 
     async def _announce(self) -> None:
         await self._up.wait()
@@ -157,6 +163,8 @@ class Agent:
     # The kernel
 
     async def _program(self, resync: bool) -> None:  # noqa: FBT001 - the Runner's shape of a job
+        for key, actual in (await self._patrol.take() if self._patrol else {}).items():
+            self._healing.heard(Drift(key, actual), 0)
         heard = self._healing.take()
         self._convergence.full_pass_due |= resync or heard.everything
         self._tidy_up_due |= resync

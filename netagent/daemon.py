@@ -23,6 +23,7 @@ from netagent import subnet_file
 from netagent.agent import RESYNC_S, Agent, Surroundings
 from netagent.backends.backend import Node
 from netagent.backends.vxlan import Vxlan
+from netagent.backends.wireguard import Wireguard
 from netagent.config import EtcdSettings, KubernetesSettings, Settings
 from netagent.firewall.desired import Mode, Policy
 from netagent.firewall.firewall import Firewall
@@ -150,6 +151,7 @@ async def work(settings: Settings, store: Store, status: Status) -> None:
                 ip_masq=settings.firewall.ip_masq,
                 survey=partial(survey, staying_on(node, settings), config),
                 monitor=monitor,
+                untold=kernel.untold if isinstance(node.backend, Wireguard) else None,
                 firewall=firewall,
                 firewall_resync_s=await firewall_resync_s(settings, config),
                 reconnect=store.connection.close,

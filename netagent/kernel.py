@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from controlloop.command import CommandError
-from controlloop.delta import Delta
+from controlloop.delta import Delta, diff
 from controlloop.family import Family
+from controlloop.reconcile import keys_of
 from netagent.diff import Operation, Verb, plan, rank
 from netagent.instance import FIRST, Instance
 from netagent.links import FLANNELD_NAMES, change_link, decode_link, is_ours
@@ -38,6 +39,7 @@ from netagent.state import (
     Key,
     Link,
     Object,
+    OverlayState,
     Route,
     WireguardIdentity,
     WireguardLink,
@@ -96,6 +98,16 @@ class OverlayKernel:
         for link in [each for each in found.values() if isinstance(each, WireguardLink)]:
             found |= await self._wireguard.dump(link.name)
         return found
+
+    async def untold(self, desired: OverlayState) -> dict[Key, Object | None]:
+        """What differs of WireGuard's, of which no notification tells, as it is; None: not there."""
+        differing: dict[Key, Object | None] = {}
+        for device in [each.device for each in desired.values() if isinstance(each, WireguardIdentity)]:
+            found = await self._wireguard.dump(device)
+            wanted = {key: each for key, each in desired.items() if is_wireguards(each) and device_of(each) == device}
+            # Nothing is found of a device that is gone, and of that a notification tells.
+            differing |= {key: found.get(key) for key in keys_of(diff(wanted, found))} if found else {}
+        return differing
 
     async def apply(self, delta: Delta[Key, Object]) -> None:
         """OverlayError names each change that failed. What is already gone counts as removed."""
@@ -236,7 +248,11 @@ def seam_of(thing: Object) -> object:
     """What a change goes through."""
     if isinstance(thing, Link):
         return Link
-    return WireguardTool if isinstance(thing, WireguardIdentity | WireguardPeer | WireguardSubnet) else None
+    return WireguardTool if is_wireguards(thing) else None
+
+
+def is_wireguards(thing: Object) -> bool:
+    return isinstance(thing, WireguardIdentity | WireguardPeer | WireguardSubnet)
 
 
 def way_into_wireguard(operation: Operation) -> tuple[str, int, bool]:

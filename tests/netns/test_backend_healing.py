@@ -49,7 +49,13 @@ DIRECT = {
     "NIC down": NIC_DOWN,
 }
 DIRECT_ROUTING = {**DIRECT, "device deleted": "ip link del flannel.1; ip link del flannel-v6.1"}
+WIREGUARD_DEVICES = {"flannel-wg", "flannel-wg-v6"}
 WIREGUARD = {
+    "peer removed": "wg set flannel-wg peer {key4} remove",
+    "IPv6 peer removed": "wg set flannel-wg-v6 peer {key6} remove",
+    "allowed IPs changed": "wg set flannel-wg peer {key4} allowed-ips 10.99.0.0/24",
+    "foreign peer added": "wg set flannel-wg peer bm9ib2R5LXdlLWtub3ctbm9ib2R5LXdlLWtub3ctMDA= allowed-ips {subnet4}",
+    "port changed": "wg set flannel-wg listen-port 51999",
     "IPv4 route deleted": "ip route del 10.6.0.0/16",
     "IPv6 route deleted": "ip route del fd00:6::/48",
     "IPv4 address deleted": "ip address flush dev flannel-wg",
@@ -96,7 +102,12 @@ class Running:
             "subnet6": f"{subnets[V6]}/64",
             "gateway6": subnets[V6],
             "mac6": macs.get("flannel-v6.1", ""),
+            "key4": self._wireguard_key("flannel-wg"),
+            "key6": self._wireguard_key("flannel-wg-v6"),
         }
+
+    def _wireguard_key(self, device):
+        return self.pair.hosts[2].run(["wg", "show", device, "public-key"], check=False).strip()
 
     def break_it(self, commands):
         for command in commands.format(**self.peer).split("; "):
@@ -132,6 +143,9 @@ class Running:
             yield f"ip -br address show dev {device} scope global"
             yield f"ip neigh show dev {device} nud permanent"
             yield f"bridge fdb show dev {device}"
+            if device in WIREGUARD_DEVICES:
+                yield f"wg show {device} allowed-ips"
+                yield f"wg show {device} listen-port"
         for family in Family:
             yield f"ip -{family.value} route show proto 78"
 
