@@ -12,6 +12,7 @@ from controlloop.errors import OperatorError, UnavailableError
 from controlloop.etcd import Etcd
 from controlloop.etcd_access import Login, TlsFiles
 from controlloop.family import Family
+from controlloop.goflags import Given
 from controlloop.health import HealthServer, metrics_answer
 from controlloop.http_server import TcpAddress
 from controlloop.iptables.kernel import Variant, detect_variant
@@ -86,7 +87,7 @@ async def on_own_node(settings: Settings) -> Settings:
     from controlloop.kubernetes.kubeconfig import load_access  # noqa: PLC0415
     from netagent.own_pod import node_of  # noqa: PLC0415
 
-    client = ApiClient(load_access(flags.kubeconfig_file, flags.api_url))
+    client = ApiClient(load_access(*access_flags(flags)))
     try:
         return replace(settings, node_name=await node_of(flags.own_pod, client))
     finally:
@@ -104,6 +105,10 @@ def etcd_store(settings: Settings) -> Store:
     return Store(registry, RegistryLessor(registry, previous, random.choice, settings.renew_margin_s), etcd)
 
 
+def access_flags(flags: KubernetesSettings) -> tuple[Given, Given]:
+    return Given("--kubeconfig-file", flags.kubeconfig_file), Given("--kube-api-url", flags.api_url)
+
+
 def kubernetes_store(settings: Settings, flags: KubernetesSettings) -> Store:
     # An agent on etcd does without the memory that these take.
     from controlloop.kubernetes.client import ApiClient  # noqa: PLC0415
@@ -111,7 +116,7 @@ def kubernetes_store(settings: Settings, flags: KubernetesSettings) -> Store:
     from subnet_alloc.annotations import Annotations  # noqa: PLC0415
     from subnet_alloc.kubernetes import KubernetesLessor, KubernetesRegistry  # noqa: PLC0415
 
-    client = ApiClient(load_access(flags.kubeconfig_file, flags.api_url))
+    client = ApiClient(load_access(*access_flags(flags)))
     annotations = Annotations.parse(flags.annotation_prefix)
     registry = KubernetesRegistry(client, annotations, settings.node_name, Path(flags.net_config_path))
     lessor = KubernetesLessor(client, annotations, settings.node_name, set_condition=flags.set_node_network_unavailable)

@@ -60,7 +60,7 @@ class Netproxy:
             async for batch in batches:
                 self._changed |= self._tracker.apply(batch)
                 self._skipped.tell(self._tracker.skipped)
-                if batch.listed:
+                if batch.complete:
                     self._listed.set()
                 self._runner.wake()
 

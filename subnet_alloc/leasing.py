@@ -11,10 +11,12 @@ import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Never
 
 from controlloop.errors import Skipped
 from controlloop.family import Family
+from controlloop.following import Following
 from controlloop.logs import Log
 from controlloop.runner import Backoff
 from subnet_alloc.allocate import Choose, Subnets, choose_subnets, fits, is_free
@@ -23,7 +25,6 @@ from subnet_alloc.model import Lease, LeaseAttrs, NetworkConfig
 from subnet_alloc.registry import (
     AlreadyExistsError,
     Batch,
-    CompactedError,
     ConflictError,
     Leases,
     Listing,
@@ -128,7 +129,8 @@ async def follow(registry: Leases) -> AsyncGenerator[tuple[LeaseSnapshot, frozen
     nothing changed, and so is a record that cannot be read, or can be again: somebody shows them.
     """
     snapshot = LeaseSnapshot()
-    async with aclosing(_news(registry)) as news:
+    following = Following("leases", partial(_listing, registry), partial(_watch, registry))
+    async with aclosing(following.news()) as news:
         async for one in news:
             skipped_before = dict(snapshot.skipped)
             changed = snapshot.replace(one) if isinstance(one, Listing) else snapshot.apply(one)
@@ -137,26 +139,14 @@ async def follow(registry: Leases) -> AsyncGenerator[tuple[LeaseSnapshot, frozen
                 yield snapshot, changed
 
 
-async def _news(registry: Leases) -> AsyncGenerator[Listing | Batch, None]:
-    """A listing and the batches after it, for ever; another listing where the batches have a gap."""
-    backoff = Backoff()
-    revision: int | None = None
-    while True:
-        try:
-            if revision is None:
-                listing = await registry.list()
-                revision = listing.revision
-                yield listing
-            async with aclosing(registry.watch(revision)) as batches:
-                async for batch in batches:
-                    backoff.reset()
-                    revision = batch.revision
-                    yield batch
-        except CompactedError as error:
-            revision = None
-            await _pause("leases are listed again", error, backoff)
-        except UnavailableError as error:
-            await _pause("leases are not followed", error, backoff)
+async def _listing(registry: Leases) -> AsyncGenerator[Listing | Batch, None]:
+    yield await registry.list()
+
+
+async def _watch(registry: Leases, after: int) -> AsyncGenerator[Listing | Batch, None]:
+    async with aclosing(registry.watch(after)) as batches:
+        async for batch in batches:
+            yield batch
 
 
 async def _acquire_from(snapshot: LeaseSnapshot, registry: Registry, wish: _Wish) -> OwnLease:
@@ -213,9 +203,3 @@ def _tell_skipped(before: Mapping[str, Skipped], snapshot: LeaseSnapshot) -> Non
     for key, skipped in snapshot.skipped.items():
         if before.get(key) != skipped:
             log.warning("lease skipped", key=key, reason=skipped.reason)
-
-
-async def _pause(event: str, error: Exception, backoff: Backoff) -> None:
-    wait_s = backoff.next()
-    log.warning(event, error=error, retry_in_s=round(wait_s, 1))
-    await asyncio.sleep(wait_s)

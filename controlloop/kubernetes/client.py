@@ -28,6 +28,7 @@ from controlloop.kubernetes.decode import (
     parse_page,
     refuse_going_back,
     status_of,
+    together,
 )
 from controlloop.kubernetes.resources import Collection
 
@@ -69,9 +70,12 @@ class ApiClient:
         for connection in tuple(self._open):
             await connection.close()
 
-    def unheard_s(self) -> float:
-        """For how long a watch that was begun has been without a server; 0 while all stand, or none was begun."""
-        since = min(self._unheard_since.values(), default=None)
+    def unheard_s(self, collection: Collection | None = None) -> float:
+        """For how long a watch that was begun (of that collection) has been without a server; 0 while all stand, or
+        none was begun.
+        """
+        times = (since for of, since in self._unheard_since.items() if collection in (None, of))
+        since = min(times, default=None)
         return 0.0 if since is None else time.monotonic() - since
 
     async def get(self, collection: Collection, name: str, shape: type[T]) -> Put[T]:
@@ -88,13 +92,28 @@ class ApiClient:
         return await self._object(f"patch {of} {name}", request, shape)
 
     async def list(self, collection: Collection, shape: type[T]) -> Listing[T]:
-        verb = f"list {collection}"
         for _ in range(LISTING_TRIES):
             try:
-                return await self._pages(verb, collection, shape)
+                async with aclosing(self.pages(collection, shape)) as pages:
+                    return together([page.listing async for page in pages])
             except CompactedError as error:
                 expired = error
-        raise UnavailableError(f"{verb}: expired {LISTING_TRIES} times in a row: {expired}")
+        raise UnavailableError(f"list {collection}: expired {LISTING_TRIES} times in a row: {expired}")
+
+    async def pages(self, collection: Collection, shape: type[T]) -> AsyncGenerator[Page[T], None]:
+        """A listing page by page, for who keeps less of an object than it says. CompactedError when it expires on the
+        way: what was given out is good, and what is still to come is not known.
+        """
+        verb = f"list {collection}"
+        target = collection.target(limit=self._page)
+        async with self._connected(verb, self._request("GET", target)) as connection:
+            while True:
+                page: Page[T] = parse_page(await connection.body(self._timeout_s), shape)
+                yield page
+                if not page.proceed:
+                    return
+                target = collection.target(limit=self._page, **{"continue": page.proceed})
+                await self._ask(verb, connection, self._request("GET", target))
 
     async def watch(self, collection: Collection, shape: type[T], after: str) -> AsyncGenerator[Change[T], None]:
         """Changes after a revision, for ever. CompactedError: list again. A watch that the server ends in good order,
@@ -110,20 +129,6 @@ class ApiClient:
                     yield change
             if after == before:
                 raise UnavailableError(f"{verb}: the server ended it without a word")
-
-    async def _pages(self, verb: str, collection: Collection, shape: type[T]) -> Listing[T]:
-        objects: list[Put[T]] = []
-        unreadable: list[Unreadable] = []
-        target = collection.target(limit=self._page)
-        async with self._connected(verb, self._request("GET", target)) as connection:
-            while True:
-                page: Page[T] = parse_page(await connection.body(self._timeout_s), shape)
-                objects += page.listing.objects
-                unreadable += page.listing.unreadable
-                if not page.proceed:
-                    return Listing(page.listing.revision, tuple(objects), tuple(unreadable))
-                target = collection.target(limit=self._page, **{"continue": page.proceed})
-                await self._ask(verb, connection, self._request("GET", target))
 
     async def _watch_once(
         self, verb: str, collection: Collection, shape: type[T], after: str

@@ -2,9 +2,11 @@
 
 An object is decoded straight from its bytes into the struct that the caller gives: what the struct does not name, the
 managedFields above all, is skipped over and never becomes an object in memory. An object that does not fit the struct
-is named and left out; the others are not harmed.
+is named and left out; the others are not harmed. `bytes` in place of a struct stands for the object's text without its
+managedFields.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -106,6 +108,10 @@ class Page(Generic[T]):
     proceed: str
     """What to ask the next page with; empty on the last one."""
 
+    @property
+    def revision(self) -> str:
+        return self.listing.revision
+
 
 def parse_object(raw: bytes | msgspec.Raw, shape: type[T]) -> Put[T] | Unreadable:
     """UnavailableError when it is no object at all: the answer was cut or is not from an API server."""
@@ -115,9 +121,19 @@ def parse_object(raw: bytes | msgspec.Raw, shape: type[T]) -> Put[T] | Unreadabl
         raise UnavailableError(f"the API server's answer is no object: {error}") from error
     name = Name(head.namespace, head.name)
     try:
-        return Put(head.resource_version, name, msgspec.json.decode(raw, type=shape))
+        return Put(head.resource_version, name, _content(raw, shape))
     except msgspec.DecodeError as error:
         return Unreadable(head.resource_version, name, str(error))
+
+
+def _content(raw: bytes | msgspec.Raw, shape: type[T]) -> T:
+    if shape is not bytes:
+        return msgspec.json.decode(raw, type=shape)
+    document = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    metadata = msgspec.json.decode(document["metadata"], type=dict[str, msgspec.Raw])
+    metadata.pop("managedFields", None)
+    document["metadata"] = msgspec.Raw(msgspec.json.encode(metadata))
+    return shape(msgspec.json.encode(document))
 
 
 def parse_page(raw: bytes, shape: type[T]) -> Page[T]:
@@ -130,6 +146,13 @@ def parse_page(raw: bytes, shape: type[T]) -> Page[T]:
     objects = tuple(one for one in found if isinstance(one, Put))
     unreadable = tuple(one for one in found if isinstance(one, Unreadable))
     return Page(Listing(page.metadata.resource_version, objects, unreadable), page.metadata.continue_)
+
+
+def together(parts: Sequence[Listing[T]]) -> Listing[T]:
+    """Pages as the listing they are pages of."""
+    objects = tuple(one for part in parts for one in part.objects)
+    unreadable = tuple(one for part in parts for one in part.unreadable)
+    return Listing(parts[-1].revision, objects, unreadable)
 
 
 def parse_event(line: bytes, shape: type[T], verb: str) -> Change[T]:

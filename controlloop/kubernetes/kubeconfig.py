@@ -1,12 +1,13 @@
-"""From --kubeconfig-file, --kube-api-url or the pod we run in to an Access (kubernetes.io: kubeconfig v1).
+"""From a kubeconfig, a URL or the pod we run in to an Access (kubernetes.io: kubeconfig v1).
 
-What is wrong in a kubeconfig is one OperatorError that names the file and the key.
+What is wrong in a kubeconfig is one OperatorError that names the flag or field, the file and the key.
 """
 
 import base64
 import binascii
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ import msgspec
 import yaml
 
 from controlloop.errors import OperatorError
+from controlloop.goflags import Given
 from controlloop.kubernetes.access import Access, parse_server
 from controlloop.kubernetes.credentials import EXEC_API, Content, Credentials, Plugin, Stored
 from controlloop.logs import Log
@@ -85,15 +87,26 @@ class _Kubeconfig(msgspec.Struct, rename="kebab"):
     contexts: list[_NamedContext] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A kubeconfig, and the flag or field that names it."""
+
+    source: str
+    path: Path
+
+    def __str__(self) -> str:
+        return f"{self.source} {self.path}"
+
+
 Named = TypeVar("Named", _NamedCluster, _NamedUser, _NamedContext)
 
 
-def load_access(kubeconfig: str, api_url: str) -> Access:
-    """What the two flags mean; both empty: the pod's service account. The URL wins over the file's (flannel)."""
-    if kubeconfig:
-        return _from_file(Path(kubeconfig), api_url)
-    if api_url:
-        return Access(parse_server("--kube-api-url", api_url), Stored())
+def load_access(kubeconfig: Given, api_url: Given) -> Access:
+    """What the two mean; both empty: the pod's service account. The URL wins over the file's (flannel, kube-proxy)."""
+    if kubeconfig.text:
+        return _from_file(_File(kubeconfig.source, Path(kubeconfig.text)), api_url)
+    if api_url.text:
+        return Access(parse_server(api_url.source, api_url.text), Stored())
     return in_cluster(SERVICE_ACCOUNT)
 
 
@@ -101,55 +114,59 @@ def in_cluster(account: Path) -> Access:
     """The API server as a pod sees it. The token is read again for each connection: the kubelet renews the file."""
     host, port = (os.environ.get(f"KUBERNETES_SERVICE_{part}", "") for part in ("HOST", "PORT"))
     if not host or not port:
-        raise OperatorError("--kubeconfig-file and --kube-api-url are empty, and this is no pod of a cluster")
+        raise OperatorError("neither a kubeconfig nor a URL is given, and this is no pod of a cluster")
     for name in ("token", "ca.crt"):
         _readable(f"in-cluster {name}", account / name)
     server = parse_server("KUBERNETES_SERVICE_HOST", f"https://{f'[{host}]' if ':' in host else host}:{port}")
     return Access(server, Stored(token=account / "token"), ca=account / "ca.crt")
 
 
-def _from_file(path: Path, api_url: str) -> Access:
-    config = _parse(path)
+def _from_file(file: _File, api_url: Given) -> Access:
+    config = _parse(file)
     wanted = config.current_context
-    context = _find(path, "contexts", config.contexts or [], wanted, "current-context").context
-    cluster = _find(path, "clusters", config.clusters or [], context.cluster, f"context {wanted}: cluster").cluster
+    context = _find(file, "contexts", config.contexts or [], wanted, "current-context").context
+    cluster = _find(file, "clusters", config.clusters or [], context.cluster, f"context {wanted}: cluster").cluster
     # A context without user is one whose server asks nobody who he is.
     users = config.users or []
-    user = _find(path, "users", users, context.user, f"context {wanted}: user").user if context.user else _User()
-    where = f"--kubeconfig-file {path}: cluster {context.cluster}"
+    user = _find(file, "users", users, context.user, f"context {wanted}: user").user if context.user else _User()
+    where = f"{file}: cluster {context.cluster}"
     if cluster.proxy_url:
         raise OperatorError(f"{where}: proxy-url {cluster.proxy_url} is not supported")
     if cluster.insecure_skip_tls_verify:
-        log.warning("the API server's certificate is not checked", file=path, key="insecure-skip-tls-verify")
+        log.warning("the API server's certificate is not checked", file=file.path, key="insecure-skip-tls-verify")
     return Access(
-        parse_server("--kube-api-url", api_url) if api_url else parse_server(f"{where}: server", cluster.server),
-        _credentials(path, f"--kubeconfig-file {path}: user {context.user}", user, cluster),
-        ca=_content(
-            path, f"{where}: certificate-authority", cluster.certificate_authority_data, cluster.certificate_authority
-        )
-        or None,
+        parse_server(api_url.source, api_url.text)
+        if api_url.text
+        else parse_server(f"{where}: server", cluster.server),
+        _credentials(file.path, f"{file}: user {context.user}", user, cluster),
+        ca=_ca(file.path, where, cluster) or None,
         verify=not cluster.insecure_skip_tls_verify,
         tls_name=cluster.tls_server_name,
     )
 
 
-def _parse(path: Path) -> _Kubeconfig:
+def _ca(path: Path, where: str, cluster: _Cluster) -> Content:
+    inline, name = cluster.certificate_authority_data, cluster.certificate_authority
+    return _content(path, f"{where}: certificate-authority", inline, name)
+
+
+def _parse(file: _File) -> _Kubeconfig:
     try:
-        document = yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader)
+        document = yaml.load(file.path.read_bytes(), Loader=yaml.CSafeLoader)
         return msgspec.convert(document, _Kubeconfig)
     except OSError as error:
-        raise OperatorError(f"--kubeconfig-file {path}: {error.strerror}") from error
+        raise OperatorError(f"{file}: {error.strerror}") from error
     except yaml.YAMLError as error:
-        raise OperatorError(f"--kubeconfig-file {path}: no YAML: {' '.join(str(error).split())}") from error
+        raise OperatorError(f"{file}: no YAML: {' '.join(str(error).split())}") from error
     except msgspec.ValidationError as error:
-        raise OperatorError(f"--kubeconfig-file {path}: {error}") from error
+        raise OperatorError(f"{file}: {error}") from error
 
 
-def _find(path: Path, key: str, named: Sequence[Named], name: str, asked_by: str) -> Named:
+def _find(file: _File, key: str, named: Sequence[Named], name: str, asked_by: str) -> Named:
     for one in named:
         if one.name == name:
             return one
-    raise OperatorError(f'--kubeconfig-file {path}: {asked_by} "{name}" is not among the {key}')
+    raise OperatorError(f'{file}: {asked_by} "{name}" is not among the {key}')
 
 
 def _credentials(path: Path, where: str, user: _User, cluster: _Cluster) -> Credentials:

@@ -1,6 +1,7 @@
 """The seam between the proxy and where its objects come from.
 
-Pure: the words that sources and the tracker share. `etcd` and `files` are the sources; one contract suite holds both.
+Pure: the words that sources and the tracker share. `kubernetes`, `etcd` and `files` are the sources; one contract
+suite holds all of them.
 """
 
 from collections.abc import AsyncGenerator
@@ -30,6 +31,10 @@ class Batch:
     """This is all the source has: an object that is not in it is gone."""
     skipped: tuple[Skipped, ...] = ()
     """All that the source itself cannot read now; replaces what an earlier batch said."""
+    complete: bool = True
+    """False: parts of the first listing are still to come. Until then nothing may be written: an object that is missing
+    may be there.
+    """
 
 
 class Source(Protocol):
@@ -39,7 +44,7 @@ class Source(Protocol):
         ...
 
     def batches(self) -> AsyncGenerator[Batch, None]:
-        """Batches for ever, a listed one first. A source that is away is waited for; OperatorError when it can never
-        come.
+        """Batches for ever: what there is, whole or in parts, then what changes. A source that is away is waited for;
+        OperatorError when it can never come.
         """
         ...

@@ -1,18 +1,14 @@
 """Services and EndpointSlices as JSON under `<prefix>/services/` and `<prefix>/endpointslices/` in etcd."""
 
-from asyncio import sleep
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from controlloop.errors import CompactedError, Skipped, UnavailableError
+from controlloop.errors import Skipped
 from controlloop.etcd import Etcd, Listing, WatchBatch
-from controlloop.logs import Log
+from controlloop.following import Following
 from controlloop.printable import printable
-from controlloop.runner import Backoff
 from proxy.objects import Kind, ObjectName
 from proxy.sources import Batch, Update
-
-log = Log("source")
 
 KINDS = {"services": Kind.SERVICE, "endpointslices": Kind.ENDPOINT_SLICE}
 
@@ -20,49 +16,36 @@ KINDS = {"services": Kind.SERVICE, "endpointslices": Kind.ENDPOINT_SLICE}
 class EtcdSource:
     def __init__(self, etcd: Etcd, prefix: str = "/nodenet") -> None:
         self._etcd = etcd
-        # One listing and one watch hold both kinds, so that a Service and its endpoints come from one revision.
+        # One listing and one watch hold all kinds, so that a Service and its endpoints come from one revision.
         self._prefix = f"{prefix.rstrip('/')}/"
-        self.away = ""
         self._unread: dict[str, Skipped] = {}
-        self._backoff = Backoff()
+        self._following: Following[Listing | WatchBatch] = Following(
+            f"objects below {self._prefix}", self._listing, self._watch, etcd.unheard_s
+        )
+
+    @property
+    def away(self) -> str:
+        return self._following.away
 
     async def batches(self) -> AsyncGenerator[Batch, None]:
         """All objects, then every change. While etcd is away nothing is given out, and nothing is taken back."""
-        revision: int | None = None
         try:
-            while True:
-                try:
-                    if revision is None:
-                        listing = await self._etcd.list(self._prefix)
-                        revision = listing.revision
-                        self._is_back()
-                        yield self._listed(listing)
-                    elif self.away:
-                        # A watch that is quiet says nothing of a server that answers.
-                        await self._etcd.get(self._prefix)
-                        self._is_back()
-                    async with aclosing(self._etcd.watch(self._prefix, revision)) as changes:
-                        async for change in changes:
-                            revision = change.revision
-                            if change.put or change.removed:
-                                yield self._changed(change)
-                except CompactedError as error:
-                    revision = None
-                    await self._pause("list again", error)
-                except UnavailableError as error:
-                    self.away = str(error)
-                    await self._pause("etcd is away", error)
+            async with aclosing(self._following.news()) as news:
+                async for step in news:
+                    if isinstance(step, Listing):
+                        yield self._listed(step)
+                    elif step.put or step.removed:
+                        yield self._changed(step)
         finally:
             await self._etcd.close()
 
-    def _is_back(self) -> None:
-        self.away = ""
-        self._backoff.reset()
+    async def _listing(self) -> AsyncGenerator[Listing | WatchBatch, None]:
+        yield await self._etcd.list(self._prefix)
 
-    async def _pause(self, event: str, error: Exception) -> None:
-        wait_s = self._backoff.next()
-        log.warning(event, prefix=self._prefix, error=error, retry_in_s=round(wait_s, 1))
-        await sleep(wait_s)
+    async def _watch(self, after: int) -> AsyncGenerator[Listing | WatchBatch, None]:
+        async with aclosing(self._etcd.watch(self._prefix, after)) as changes:
+            async for change in changes:
+                yield change
 
     def _listed(self, listing: Listing) -> Batch:
         self._unread.clear()

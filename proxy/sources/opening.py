@@ -25,4 +25,9 @@ def open_source(settings: SourceSettings) -> Source:
         case EtcdSettings():
             return EtcdSource(connect(settings), settings.prefix)
         case KubernetesSettings():
-            raise NotImplementedError
+            # A proxy on etcd or files does without the memory that these take.
+            from controlloop.kubernetes.client import ApiClient  # noqa: PLC0415
+            from controlloop.kubernetes.kubeconfig import load_access  # noqa: PLC0415
+            from proxy.sources.kubernetes import KubernetesSource  # noqa: PLC0415
+
+            return KubernetesSource(ApiClient(load_access(settings.kubeconfig, settings.master)))

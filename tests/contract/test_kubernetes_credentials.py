@@ -13,6 +13,7 @@ from apiclient import Annotated, client_of
 from apiserver import node, running_apiserver
 
 from controlloop.errors import OperatorError, UnavailableError
+from controlloop.goflags import Given
 from controlloop.kubernetes.access import Access
 from controlloop.kubernetes.answers import DeniedError
 from controlloop.kubernetes.client import ApiClient
@@ -149,7 +150,7 @@ def kubeconfig(path, server, cluster, user):
             }
         )
     )
-    return ApiClient(load_access(str(path), ""), timeout_s=5.0)
+    return ApiClient(load_access(Given("--kubeconfig-file", str(path)), Given("--kube-api-url", "")), timeout_s=5.0)
 
 
 async def test_a_client_certificate_opens_the_door(tls_server, certificates):

@@ -5,6 +5,7 @@ import msgspec
 import pytest
 
 from controlloop.errors import OperatorError
+from controlloop.goflags import Given
 from controlloop.kubernetes.credentials import Identity, Plugin, Stored
 from controlloop.kubernetes.kubeconfig import in_cluster, load_access
 
@@ -22,6 +23,10 @@ def document(cluster=None, user=None, **more):
     }
 
 
+def access_by(kubeconfig, api_url):
+    return load_access(Given("--kubeconfig-file", kubeconfig), Given("--kube-api-url", api_url))
+
+
 @pytest.fixture
 def write(tmp_path):
     def written(content):
@@ -37,7 +42,7 @@ def b64(text):
 
 
 def test_a_server_and_a_token(write):
-    access = load_access(write(document(user={"token": "secret"})), "")
+    access = access_by(write(document(user={"token": "secret"})), "")
     assert str(access.server) == "https://10.0.0.1:6443"
     assert (access.credentials, access.ca, access.verify) == (Stored(token=b"secret"), None, True)
 
@@ -46,7 +51,7 @@ def test_files_are_found_beside_the_kubeconfig(write, tmp_path):
     for name in ("ca", "cert", "key", "token"):
         (tmp_path / name).write_text(name)
     user = {"tokenFile": "token", "client-certificate": "cert", "client-key": str(tmp_path / "key")}
-    access = load_access(write(document({"certificate-authority": "ca"}, user)), "")
+    access = access_by(write(document({"certificate-authority": "ca"}, user)), "")
     assert access.ca == tmp_path / "ca"
     assert access.credentials == Stored(tmp_path / "token", tmp_path / "cert", tmp_path / "key")
 
@@ -54,7 +59,7 @@ def test_files_are_found_beside_the_kubeconfig(write, tmp_path):
 def test_inline_certificates_win_over_files(write, tmp_path):
     (tmp_path / "cert").write_text("file")
     user = {"client-certificate": "cert", "client-certificate-data": b64(b"C"), "client-key-data": b64(b"K")}
-    access = load_access(write(document({"certificate-authority-data": b64(b"A")}, user)), "")
+    access = access_by(write(document({"certificate-authority-data": b64(b"A")}, user)), "")
     assert access.ca == b"A"
     assert access.credentials == Stored(b"", b"C", b"K")
 
@@ -67,23 +72,23 @@ async def test_a_token_is_not_shown_and_loses_its_newline(tmp_path):
 
 
 def test_the_flag_wins_over_the_file(write):
-    access = load_access(write(document(user={"token": "x"})), "https://[fd00::1]:8443")
+    access = access_by(write(document(user={"token": "x"})), "https://[fd00::1]:8443")
     assert str(access.server) == "https://[fd00::1]:8443"
 
 
 def test_a_url_alone_is_enough(write):
-    assert str(load_access("", "http://127.0.0.1:8080").server) == "http://127.0.0.1:8080"
+    assert str(access_by("", "http://127.0.0.1:8080").server) == "http://127.0.0.1:8080"
 
 
 def test_an_unchecked_certificate_is_warned_about(write, caplog):
-    access = load_access(write(document({"insecure-skip-tls-verify": True})), "")
+    access = access_by(write(document({"insecure-skip-tls-verify": True})), "")
     assert access.verify is False
     assert "the API server's certificate is not checked" in caplog.text
 
 
 def test_a_context_without_user_shows_no_credentials(write):
     contexts = [{"name": "here", "context": {"cluster": "c"}}]
-    assert load_access(write(document(contexts=contexts)), "").credentials == Stored()
+    assert access_by(write(document(contexts=contexts)), "").credentials == Stored()
 
 
 def test_a_plugin_is_found_beside_the_kubeconfig(write, tmp_path):
@@ -95,7 +100,7 @@ def test_a_plugin_is_found_beside_the_kubeconfig(write, tmp_path):
         "interactiveMode": "IfAvailable",
         "provideClusterInfo": True,
     }
-    credentials = load_access(write(document(user={"exec": plugin})), "").credentials
+    credentials = access_by(write(document(user={"exec": plugin})), "").credentials
     assert isinstance(credentials, Plugin)
     assert credentials._argv == (str(tmp_path / "bin/login"), "get-token")
     assert credentials._environment["REGION"] == "x"
@@ -137,19 +142,19 @@ EXEC = {"apiVersion": "client.authentication.k8s.io/v1", "command": "x"}
 def test_what_is_wrong_is_one_line_that_names_file_and_key(write, content, reason):
     path = write(content)
     with pytest.raises(OperatorError) as caught:
-        load_access(path, "")
+        access_by(path, "")
     assert str(caught.value).startswith(f"--kubeconfig-file {path}: {reason}")
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_kubeconfig_is_named(tmp_path):
     with pytest.raises(OperatorError, match=r"^--kubeconfig-file .*/gone: No such file or directory$"):
-        load_access(str(tmp_path / "gone"), "")
+        access_by(str(tmp_path / "gone"), "")
 
 
 def test_a_bad_url_names_its_flag():
     with pytest.raises(OperatorError, match=r"^--kube-api-url ftp://h: want https://HOST:PORT$"):
-        load_access("", "ftp://h")
+        access_by("", "ftp://h")
 
 
 def test_a_pod_finds_the_server_by_its_environment(tmp_path, monkeypatch):
@@ -167,5 +172,5 @@ def test_a_pod_finds_the_server_by_its_environment(tmp_path, monkeypatch):
 
 def test_outside_of_a_pod_the_flags_are_missing(monkeypatch):
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    with pytest.raises(OperatorError, match=r"^--kubeconfig-file and --kube-api-url are empty, and this is no pod"):
+    with pytest.raises(OperatorError, match=r"^neither a kubeconfig nor a URL is given, and this is no pod"):
         in_cluster(Path("/nonexistent"))
