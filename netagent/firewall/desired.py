@@ -33,6 +33,11 @@ class Policy:
         return self.tunnel if self.settings.peer_filter else None
 
 
+def rules_name(policy: Policy) -> str:
+    """For who is told about all of them."""
+    return f"firewall rules ({policy.instance.program} in {policy.mode.value})"
+
+
 def table_objects(policy: Policy, pods: Pods, *, fully_random: bool) -> dict[Key, Value]:
     """All of our table but the peers; empty when none is needed."""
     settings, objects = policy.settings, dict[Key, Value]()

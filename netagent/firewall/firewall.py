@@ -7,9 +7,10 @@ from typing import Any
 from controlloop.command import CommandError
 from controlloop.family import Family, IPAddress, IPNetwork
 from controlloop.logs import Log
+from controlloop.repairs import BURST
 from controlloop.sync import SyncEngine, SyncStats
-from netagent.finding import Finding
-from netagent.firewall.desired import Policy
+from netagent.finding import Finding, fight
+from netagent.firewall.desired import Policy, rules_name
 from netagent.firewall.family_rules import FamilyRules
 from netagent.firewall.translation import Pods
 from netagent.firewall.watch import Watch
@@ -31,6 +32,8 @@ class Firewall:
         self._retired = False
         self._told = ""
         self._watch: Watch | None = None
+        self._mended_in_a_row = 0
+        """Looks that nobody asked for and that found something each time."""
 
     @property
     def stats(self) -> Mapping[str, SyncStats]:
@@ -42,12 +45,16 @@ class Firewall:
         return self._written_for == self._pods and all(engine.in_kernel for engine in self._engines)
 
     @property
+    def _repairs(self) -> int:
+        return sum(stats.repairs for stats in self.stats.values())
+
+    @property
     def _engines(self) -> list[SyncEngine[Any, Any]]:
         return [engine for rules in self._families.values() for engine in rules.engines]
 
     def watch(self, wake: Callable[[], None]) -> None:
         """From now on notice what somebody else changes: `wake` is called, and the next `sync` looks at everything."""
-        self._watch = Watch(self._policy.mode, wake, self._policy.instance)
+        self._watch = Watch(self._policy, wake)
 
     @property
     def is_held(self) -> bool:
@@ -55,7 +62,10 @@ class Firewall:
         return self._watch is not None and self._watch.is_held
 
     def findings(self) -> list[Finding]:
-        return self._watch.findings() if self._watch else []
+        """One while somebody keeps undoing rules."""
+        heard = self._watch.findings() if self._watch else []
+        # Legacy iptables tells nobody who it was.
+        return heard or ([fight(rules_name(self._policy), "")] if self._mended_in_a_row > BURST else [])
 
     def close(self) -> None:
         if self._watch:
@@ -89,9 +99,12 @@ class Firewall:
             return
         drifted = self._watch is not None and self._watch.take()
         whole = resync or drifted or self._written_for != self._pods
+        before = self._repairs
         if self._written_for != self._pods:
             await self._replan()
         await self._write(whole=whole)
+        if resync:
+            self._mended_in_a_row = self._mended_in_a_row + 1 if self._repairs > before else 0
         if whole and not self._retired:
             await self._retire()
 

@@ -13,9 +13,9 @@ from controlloop.nft.monitor import RulesetMonitor
 from controlloop.nft.notifications import Change
 from controlloop.repairs import RepairLimiter
 from netagent.finding import Finding, fight
-from netagent.firewall.desired import Mode
+from netagent.firewall.desired import Mode, Policy, rules_name
 from netagent.firewall.iptables import owned
-from netagent.instance import FIRST, Instance
+from netagent.instance import Instance
 
 log = Log("netagent.firewall")
 
@@ -27,14 +27,14 @@ HOOKS = ("", "POSTROUTING", "FORWARD")
 
 
 class Watch:
-    def __init__(self, mode: Mode, wake: Callable[[], None], instance: Instance = FIRST) -> None:
+    def __init__(self, policy: Policy, wake: Callable[[], None]) -> None:
         """`wake` is called when a look is due; a writer who keeps undoing us is followed ever more slowly."""
         self._wake = wake
-        concerns = concerns_table if mode is Mode.NFTABLES else concerns_table_or_chains
-        self._monitor = RulesetMonitor(partial(concerns, instance), own_processes)
+        concerns = concerns_table if policy.mode is Mode.NFTABLES else concerns_table_or_chains
+        self._monitor = RulesetMonitor(partial(concerns, policy.instance), own_processes)
         self._monitor.start(self._heard)
         self._looks: RepairLimiter[None] = RepairLimiter()
-        self._rules = f"firewall rules ({instance.program} in {mode.value})"
+        self._rules = rules_name(policy)
         self._writer = ""
         self._due: asyncio.TimerHandle | None = None
         self._look_is_due = False

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from deadline import eventually
 
+from controlloop.client import get_json
+
 FORGE = str(Path(__file__).with_name("forge.py"))
 COUNT = 200
 
@@ -57,3 +59,23 @@ def rules(node):
     chains = node.run(["iptables-save", "-t", "filter"])
     table = node.run(["nft", "list", "table", "ip", "netagent"], check=False)
     return [line for line in chains.splitlines() if "NETAGENT" in line], table
+
+
+def status(node):
+    return get_json(node.run_dir / "nodenet" / "netagent.sock", "/status")
+
+
+def test_whoever_keeps_taking_them_away_is_named_and_peace_brings_them_back(cluster):
+    node = cluster.host("node-3")
+    before = rules(node)
+    vandal = ["bash", "-c", "while nft flush chain ip netagent input; do sleep 0.05; done"]
+    with node.popen(vandal) as process:
+        try:
+            [finding] = eventually(lambda: status(node)["findings"])
+            assert finding["name"].startswith("firewall rules (netagent in ")
+            assert "last by nft; " in finding["reason"]
+            assert status(node)["waiting_for"] == "firewall rules that somebody keeps undoing"
+        finally:
+            process.kill()
+    eventually(lambda: rules(node) == before)
+    eventually(lambda: status(node)["ready"])
