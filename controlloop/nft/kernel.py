@@ -1,19 +1,20 @@
 """The kernel's side of a table of ours: the only file here with effects."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 
 from controlloop.command import CommandError, run
 from controlloop.delta import Delta
 from controlloop.family import Family
-from controlloop.nft.listing import parse
-from controlloop.nft.state import Chain, Key, Value
+from controlloop.nft.listing import elements, parse
+from controlloop.nft.state import Chain, Container, Key, Value
 from controlloop.nft.transaction import transaction
 
 ABSENT = "No such file or directory"
 
 
 class NftTable:
-    """One table of one family, in the network namespace of this process. Nothing outside it is read or written."""
+    """One table of one family, in the network namespace of this process. Nothing outside it is written."""
 
     def __init__(self, family: Family, name: str, constant: Callable[[], Mapping[Key, Value]]) -> None:
         """`constant` gives the part of the desired state that holds the containers and base chains."""
@@ -22,37 +23,56 @@ class NftTable:
         self._constant = constant
 
     async def dump(self) -> Mapping[Key, Value]:
-        """The table as it is; empty when it is missing, or when its sets, maps or hooks are not as we make them.
+        """The table as it is; empty when it is missing, or when its sets, maps or hooks are of another kind than ours.
 
         In that case it can only be replaced whole: `diff` against an empty state puts everything.
         """
-        try:
-            listing = await run(["nft", "--json", "list", "table", self._family.nft, self._name])
-        except CommandError as error:
-            if ABSENT in error.stderr:
-                return {}
-            raise
-        state = parse(listing)
-        return state if skeleton(self._constant()).items() <= skeleton(state).items() else {}
+        # `list table` would read the elements too, of sets that packets fill: there may be millions.
+        listing = await run(["nft", "--json", "--terse", "list", "ruleset", self._family.nft])
+        state = await asyncio.to_thread(parse, listing, self._name)
+        wanted, found = skeleton(self._constant()), skeleton(state)
+        if any(found.get(key, value) != value for key, value in wanted.items()):
+            return {}
+        for key in wanted.keys() & found.keys():
+            container = state[key]
+            if isinstance(container, Container) and not container.is_dynamic:
+                state |= await self._elements(key.name, container.kind)
+        return state
+
+    async def _elements(self, name: str, kind: str) -> dict[Key, Value]:
+        listing = await unless_absent(["nft", "list", kind, self._family.nft, self._name, name])
+        # 50,000 elements take 0.1 s; meanwhile the loop goes on.
+        return await asyncio.to_thread(lambda: dict(elements(name, listing)))
 
     async def apply(self, delta: Delta[Key, Value]) -> None:
-        await run(["nft", "--file", "-"], transaction(self._family, self._name, delta).encode())
+        await self._write(delta, "--file", "-")
 
     async def check(self, delta: Delta[Key, Value]) -> None:
         """Let the kernel judge the change, and take it back: CommandError when `apply` would fail."""
-        await run(["nft", "--check", "--file", "-"], transaction(self._family, self._name, delta).encode())
+        await self._write(delta, "--check", "--file", "-")
+
+    async def _write(self, delta: Delta[Key, Value], *arguments: str) -> None:
+        everything = skeleton(self._constant()).items() <= skeleton(delta.put).items()
+        text = transaction(self._family, self._name, delta, replace=everything)
+        await run(["nft", *arguments], text.encode())
 
     async def cleanup(self) -> None:
         await delete_table(self._family, self._name)
 
 
-async def delete_table(family: Family, name: str) -> None:
-    """Nothing there is success, and then nobody who monitors the ruleset hears of it."""
+async def unless_absent(argv: list[str]) -> bytes:
+    """What the program says; nothing when what it is asked about is not there."""
     try:
-        await run(["nft", "delete", "table", family.nft, name])
+        return await run(argv)
     except CommandError as error:
         if ABSENT not in error.stderr:
             raise
+        return b""
+
+
+async def delete_table(family: Family, name: str) -> None:
+    """Nothing there is success, and then nobody who monitors the ruleset hears of it."""
+    await unless_absent(["nft", "delete", "table", family.nft, name])
 
 
 def skeleton(state: Mapping[Key, Value]) -> dict[Key, object]:

@@ -1,5 +1,10 @@
-"""Reads `nft -j list table` back into a state. Pure."""
+"""Reads what nft lists back into a state. Pure.
 
+The structure comes as JSON and without elements. Elements come as text, container by container: for 50,000 of them
+nft takes two thirds of the time and memory that JSON would, and we a tenth.
+"""
+
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -7,52 +12,59 @@ import msgspec
 
 from controlloop.nft.state import Chain, Container, Hook, Key, Rule, Value
 
+EXTRAS = re.compile(r' (?:counter(?: packets \d+ bytes \d+)?|(?:timeout|expires) \w+|comment "[^"]*")')
+"""What may stand between an element's key and its value."""
 
-def parse(listing: bytes) -> dict[Key, Value]:
-    """The table as `Key` to value, whoever wrote what is in it.
+
+def parse(listing: bytes, table: str) -> dict[Key, Value]:
+    """The containers and chains of one table, whoever wrote them, from `nft --json --terse list ruleset`.
 
     Raises msgspec.DecodeError on what is not JSON. A rule without a comment of ours gets an empty label: it is equal
     to no rule that we want.
     """
-    entries = msgspec.json.decode(listing)["nftables"]
     rules: dict[str, list[Rule]] = {}
     hooks: dict[str, Hook | None] = {}
     state: dict[Key, Value] = {}
-    for entry in entries:
-        match entry:
-            case {"set": item} | {"map": item}:
-                state.update(container_objects("map" if "map" in entry else "set", item))
-            case {"chain": item}:
+    for kind, item in entries(listing, table):
+        match kind:
+            case "set" | "map":
+                state[Key("container", item["name"])] = container(kind, item)
+            case "chain":
                 hooks[item["name"]] = hook_of(item)
-            case {"rule": item}:
+            case "rule":
                 rules.setdefault(item["chain"], []).append(Rule(item.get("comment", "")))
     for name, hook in hooks.items():
         state[Key("chain", name)] = Chain(hook, tuple(rules.get(name, ())))
     return state
 
 
+def entries(listing: bytes, table: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for entry in msgspec.json.decode(listing)["nftables"]:
+        for kind, item in entry.items():
+            if item.get("table") == table:
+                yield kind, item
+
+
 def hook_of(item: Mapping[str, Any]) -> Hook | None:
     return Hook(item["type"], item["hook"], item["prio"]) if "hook" in item else None
 
 
-def container_objects(kind: str, item: Mapping[str, Any]) -> Iterator[tuple[Key, Value]]:
-    type_text = text_of({"concat": item["type"]} if isinstance(item["type"], list) else item["type"])
-    name = item["name"]
-    yield Key("container", name), Container(kind, f"{type_text} : {item['map']}" if kind == "map" else type_text)
-    for element in item.get("elem", ()):
-        if kind == "map":
-            yield Key("element", name, text_of(element[0])), text_of(element[1])
-        else:
-            yield Key("element", name, text_of(element)), ""
+def container(kind: str, item: Mapping[str, Any]) -> Container:
+    key = type_text(item["type"])
+    is_dynamic = "dynamic" in item.get("flags", ())
+    return Container(kind, f"{key} : {type_text(item['map'])}" if kind == "map" else key, is_dynamic=is_dynamic)
 
 
-def text_of(value: Any) -> str:
-    """An element's key or value in nft's own words."""
-    match value:
-        case {"concat": parts}:
-            return " . ".join(text_of(part) for part in parts)
-        case {"goto": {"target": chain}}:
-            return f"goto {chain}"
-        case {"elem": {"val": inner}}:  # an element with a comment, timeout or counter
-            return text_of(inner)
-    return str(value)
+def type_text(declared: Any) -> str:
+    return " . ".join(declared) if isinstance(declared, list) else str(declared)
+
+
+def elements(name: str, listing: bytes) -> Iterator[tuple[Key, Value]]:
+    """What is in one container, from `nft list set` or `list map`."""
+    _, _, rest = listing.decode(errors="replace").partition("elements = { ")
+    inside = rest.rpartition(" }\n\t}\n}")[0]
+    if '"' in inside or " counter" in inside or " expires " in inside:
+        inside = EXTRAS.sub("", inside)
+    for item in inside.split(",") if inside else ():
+        key, _, value = item.strip().partition(" : ")
+        yield Key("element", name, key), value

@@ -7,6 +7,7 @@ in a digest of the text it was written from, and that is what a listing is compa
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 
@@ -30,6 +31,8 @@ class Container:
     type: str
     """As listed: `ipv4_addr . inet_proto . inet_service : verdict`."""
     declaration: str = field(default="", compare=False)
+    is_dynamic: bool = False
+    """Packets put elements in, which are nobody's drift: they are neither read nor written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ Value = Container | Chain | str
 """An element's value is text: `goto random-3`, `10.5.1.2 . 8080`, empty in a set."""
 
 
+@lru_cache(maxsize=4096)
 def labelled(purpose: str, text: str) -> Rule:
     """The rule `text` with a comment that says its purpose and ends in its digest."""
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -1,7 +1,7 @@
 """From a delta to one nft transaction.
 
-Pure. The order inside the transaction is the one the kernel can follow: elements that go, chains that come, elements
-that come, chains that go. nft commits it whole or not at all, and no packet sees a state in between.
+Pure. The order inside the transaction is the one the kernel can follow: first goes what refers to others, then what
+was referred to; then the other way round. nft commits it whole or not at all, and no packet sees a state in between.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,29 +11,32 @@ from controlloop.family import Family
 from controlloop.nft.state import Chain, Container, Key, Rule, Value
 
 
-def transaction(family: Family, name: str, delta: Delta[Key, Value]) -> str:
-    """The input for `nft -f -` that changes the table `name`.
+def transaction(family: Family, name: str, delta: Delta[Key, Value], *, replace: bool = False) -> str:
+    """The input for `nft -f -` that changes the table `name`, or makes it anew when `delta.put` is all there should be.
 
-    A container can be neither changed nor removed while rules look into it, and a base chain keeps its hook: when one
-    has to come, the table is replaced whole, and `delta.put` must hold all of it (the kernel's `dump` sees to that).
+    A container that rules look into can be neither changed nor removed, and a base chain keeps its hook: such a change
+    needs `replace`.
     """
     table = f"{family.nft} {name}"
     lines = [f"add table {table}"]
-    if any(is_new_skeleton(key, value, delta) for key, value in delta.put.items()):
+    if replace:
         lines += [f"delete table {table}", f"add table {table}"]
-    lines += elements("delete", table, delta.drop)
-    lines += container_lines(table, delta.put)
-    lines += chain_lines(table, delta)
-    lines += elements("add", table, delta.put)
     lines += removal_lines(table, delta)
+    lines += container_lines(table, delta.put)
+    lines += chain_lines(table, delta.put)
+    lines += elements("add", table, delta.put)
     return "\n".join(lines) + "\n"
 
 
-def is_new_skeleton(key: Key, value: Value, delta: Delta[Key, Value]) -> bool:
-    """A container, or a base chain that is not there yet."""
-    if isinstance(value, Chain):
-        return value.hook is not None and key not in delta.drop
-    return isinstance(value, Container)
+def removal_lines(table: str, delta: Delta[Key, Value]) -> Iterator[str]:
+    """What goes or changes: elements and rules first, for they refer to chains and containers."""
+    yield from elements("delete", table, delta.drop)
+    chains = [key for key, value in delta.drop.items() if isinstance(value, Chain)]
+    yield from (f"flush chain {table} {key.name}" for key in chains)
+    for key, value in delta.drop.items():
+        if isinstance(value, Container):
+            yield f"delete {value.kind} {table} {key.name}"
+    yield from (f"delete chain {table} {key.name}" for key in chains if key not in delta.put)
 
 
 def container_lines(table: str, put: Mapping[Key, Value]) -> Iterator[str]:
@@ -42,13 +45,11 @@ def container_lines(table: str, put: Mapping[Key, Value]) -> Iterator[str]:
             yield f"add {value.kind} {table} {key.name} {{ {value.declaration}; }}"
 
 
-def chain_lines(table: str, delta: Delta[Key, Value]) -> Iterator[str]:
+def chain_lines(table: str, put: Mapping[Key, Value]) -> Iterator[str]:
     """All chains before the first rule: rules jump from one to the other."""
-    chains = [(key.name, value) for key, value in delta.put.items() if isinstance(value, Chain)]
+    chains = [(key.name, value) for key, value in put.items() if isinstance(value, Chain)]
     for name, value in chains:
         yield f"add chain {table} {name}{hook_clause(value)}"
-        if Key("chain", name) in delta.drop:
-            yield f"flush chain {table} {name}"
     for name, value in chains:
         for rule in value.rules:
             yield rule_line(table, name, rule)
@@ -62,15 +63,6 @@ def hook_clause(chain: Chain) -> str:
     if chain.hook is None:
         return ""
     return f" {{ type {chain.hook.type} hook {chain.hook.name} priority {chain.hook.priority}; policy accept; }}"
-
-
-def removal_lines(table: str, delta: Delta[Key, Value]) -> Iterator[str]:
-    """Chains and containers that somebody left in our table, or that nothing needs any more: rules first."""
-    gone = {key.name: value for key, value in delta.drop.items() if key not in delta.put}
-    chains = [name for name, value in gone.items() if isinstance(value, Chain)]
-    yield from (f"flush chain {table} {name}" for name in chains)
-    yield from (f"delete chain {table} {name}" for name in chains)
-    yield from (f"delete {value.kind} {table} {name}" for name, value in gone.items() if isinstance(value, Container))
 
 
 def elements(verb: str, table: str, objects: Mapping[Key, Value]) -> Iterator[str]:

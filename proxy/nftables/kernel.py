@@ -8,7 +8,7 @@ from controlloop.family import Family
 from controlloop.nft.kernel import NftTable
 from controlloop.nft.state import Key, Value
 from controlloop.nft.watch import NftWatch
-from proxy.nftables.desired import constant_objects
+from proxy.nftables.constant import constant_objects
 from proxy.node import Surroundings
 
 TABLE = "netproxy"

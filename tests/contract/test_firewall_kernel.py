@@ -50,9 +50,9 @@ def saved():
 
 
 def ours():
-    """What we own, in no order: a table that was deleted comes back behind the others."""
+    """What we own, in no order: a table or chain that was deleted comes back behind the others."""
     tables = run("nft", "list", "ruleset").split("\n}\n")
-    return sorted(table for table in tables if "netagent" in table), sorted(
+    return sorted(sorted(table.splitlines()) for table in tables if "netagent" in table), sorted(
         line for line in saved() if "NETAGENT" in line
     )
 

@@ -1,0 +1,51 @@
+"""Names of chains and containers. Pure.
+
+A name that comes from Kubernetes may be any text; here it is cut down to what nft takes for a name, and a digest of
+the whole keeps names apart.
+"""
+
+import re
+from hashlib import sha256
+
+from proxy.frontends import Endpoint, Frontend, Protocol
+
+LENGTH = 120
+STRANGE = re.compile(r"[^A-Za-z0-9./_-]")
+
+SERVICES, NODE_PORTS = "services", "node-ports"
+NO_ENDPOINTS, NO_ENDPOINT_NODE_PORTS = "no-endpoints", "no-endpoint-node-ports"
+SOURCES, CLUSTER_IPS, NODE_PORT_ADDRESSES, HAIRPIN = "sources", "cluster-ips", "node-port-addresses", "hairpin"
+
+
+def named(kind: str, identity: str, readable: str = "") -> str:
+    """Unique by the identity's digest; what a person may read comes behind it, as far as there is room."""
+    digest = sha256(identity.encode(errors="surrogatepass")).hexdigest()[:16]
+    return f"{kind}-{digest}-{STRANGE.sub('-', readable)}"[:LENGTH].rstrip("-")
+
+
+def of_frontend(kind: str, frontend: Frontend) -> str:
+    """The name of what belongs to one frontend alone."""
+    protocol = frontend.protocol.value
+    identity = f"{frontend.name}|{frontend.address}|{protocol}|{frontend.port}"
+    return named(kind, identity, f"{frontend.name.service}/{protocol}/{frontend.port}")
+
+
+def of_endpoint(kind: str, frontend: Frontend, endpoint: Endpoint) -> str:
+    """The name of what an endpoint has for all frontends of one service port."""
+    identity = f"{frontend.name}|{frontend.protocol.value}|{endpoint}"
+    return named(kind, identity, f"{frontend.name.service}/{endpoint.address}/{endpoint.port}")
+
+
+def memory(endpoint_chain: str) -> str:
+    """The set of clients that an endpoint's chain remembers."""
+    return f"clients-of-{endpoint_chain}"
+
+
+def endpoints_map(protocol: Protocol, *, is_node_port: bool) -> str:
+    """Slot to endpoint. A node port is called at any address, so its port alone is in the key."""
+    return f"{protocol.value}{'-node-port' if is_node_port else ''}-endpoints"
+
+
+def affinity_map(protocol: Protocol, *, is_node_port: bool) -> str:
+    """Slot to the chain that remembers who was sent to an endpoint."""
+    return f"{protocol.value}{'-node-port' if is_node_port else ''}-affinity"
