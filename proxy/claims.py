@@ -41,7 +41,8 @@ class Claims:
 
     def lost(self) -> Iterator[tuple[ServiceName, str]]:
         """Each Service that an older one keeps from a frontend, and why."""
-        for key in self._contested:
+        # In the same order each time: a reason that reads differently is told again.
+        for key in sorted(self._contested, key=_shown):
             (_, owner), *losers = self._claims[key]
             for _, loser in losers:
                 yield loser, f"{_shown(key)} belongs to {owner}, which claims it too and goes first"

@@ -31,7 +31,8 @@ def frontends(service: ProxiedService, slices: Sequence[ServiceSlice], node: Nod
         sources = allowed_sources(service, family, node)
         for port in service.ports:
             reached = port_reach(service, port, slices, family, node)
-            internal, external = internal_answer(service, reached), external_answer(service, reached)
+            internal = internal_answer(service, reached)
+            external = external_answer(service, reached) if service.is_external else internal
             for scope, address, number in service.exposures(port, family):
                 answer = internal if scope is Scope.CLUSTER_IP else external
                 yield Frontend(

@@ -1,3 +1,5 @@
+from dataclasses import replace
+from datetime import UTC, datetime
 from ipaddress import ip_address
 
 import pytest
@@ -14,7 +16,8 @@ from proxy.sources import Batch, Update
 from proxy.tracker import Tracker
 
 WEB, OTHER = ServiceName("default", "web"), ServiceName("default", "other")
-OLD, NEW = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
+NODE = Node("node-a", zone="a", addresses=(ip_address("192.168.0.1"),))
+OLD, NEW, LATER = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z", "2026-03-01T00:00:00Z"
 
 
 def update(made):
@@ -34,8 +37,8 @@ def listing(*updates):
     return Batch(changes(*updates).updates, listed=True)
 
 
-def tracked(*made):
-    tracker = Tracker(Node("node-a"), Options())
+def tracked(*made, node=NODE):
+    tracker = Tracker(node, Options())
     tracker.apply(listing(*made))
     return tracker
 
@@ -64,6 +67,7 @@ def test_a_service_with_endpoints_gives_a_frontend():
     assert tracker.skipped == {}
 
 
+@pytest.mark.kube_proxy("6.1-31")
 def test_service_and_slice_may_come_in_any_order():
     tracker = tracked()
     assert tracker.apply(changes(make_endpoint_slice())) == set()
@@ -81,13 +85,23 @@ def test_a_frontend_without_endpoints_stays():
     assert served(tracked(make_service())) == {"10.96.0.10:80/tcp": ""}
 
 
+@pytest.mark.kube_proxy("6.1-30", "6.1-33")
 def test_the_same_again_changes_nothing():
-    tracker = tracked(make_service(), make_endpoint_slice())
-    noisy = make_service(labels={"app": "web"}, annotations={"kubectl": "x"})
-    assert tracker.apply(changes(noisy, make_endpoint_slice(labels={"app": "web"}))) == set()
-    assert tracker.apply(listing(make_service(), make_endpoint_slice())) == set()
+    """Nor does what we do not use, nor an order that means nothing."""
+    ports = [("http", "TCP", 8080), ("admin", "TCP", 8081)]
+    tracker = tracked(make_service(), make_endpoint_slice(ports=ports))
+    noisy = make_service(labels={"app": "web"}, annotations={"kubectl": "x"}, ingress=[], selector={"app": "web"})
+    noisy["metadata"] |= {"resourceVersion": "7", "managedFields": []}
+    noisy["status"]["conditions"] = [{"type": "x"}]
+    assert tracker.apply(changes(noisy, make_endpoint_slice(ports=ports, labels={"app": "web"}))) == set()
+    there_and_back = [make_endpoint_slice(ports=[("http", "TCP", 9090)]), make_endpoint_slice(ports=ports)]
+    before = content(tracker)
+    tracker.apply(changes(*there_and_back))
+    assert content(tracker) == before
+    assert tracker.apply(listing(make_service(), make_endpoint_slice(ports=ports))) == set()
 
 
+@pytest.mark.kube_proxy("6.1-31")
 def test_endpoints_come_and_go_in_several_slices():
     tracker = tracked(make_service(), make_endpoint_slice(endpoints=["10.0.0.1"]))
     assert tracker.apply(changes(make_endpoint_slice(name="web-2", endpoints=["10.0.0.2"]))) == {WEB}
@@ -96,6 +110,7 @@ def test_endpoints_come_and_go_in_several_slices():
     assert served(tracker) == {"10.96.0.10:80/tcp": "10.0.0.2:8080"}
 
 
+@pytest.mark.kube_proxy("6.1-31")
 def test_a_slice_that_moves_to_another_service_changes_both():
     tracker = tracked(make_service(), make_service(name="other", cluster_ips=["10.96.0.11"]), make_endpoint_slice())
     assert tracker.apply(changes(make_endpoint_slice(service="other"))) == {WEB, OTHER}
@@ -103,6 +118,7 @@ def test_a_slice_that_moves_to_another_service_changes_both():
     assert served(tracker, OTHER) == {"10.96.0.11:80/tcp": "10.244.1.5:8080"}
 
 
+@pytest.mark.kube_proxy("6.1-29")
 def test_a_service_that_turns_headless_and_back():
     tracker = tracked(make_service(), make_endpoint_slice())
     assert tracker.apply(changes(make_service(cluster_ips=["None"]))) == {WEB}
@@ -111,6 +127,7 @@ def test_a_service_that_turns_headless_and_back():
     assert served(tracker) == {"10.96.0.10:80/tcp": "10.244.1.5:8080"}
 
 
+@pytest.mark.kube_proxy("6.1-32")
 def test_a_renamed_port_finds_its_endpoints_by_the_new_name():
     tracker = tracked(make_service(ports=[("web", "TCP", 80)]), make_endpoint_slice())
     assert served(tracker) == {"10.96.0.10:80/tcp": ""}
@@ -214,29 +231,204 @@ def test_an_older_claim_that_comes_later_takes_the_frontend():
     assert tracker.apply(changes(third)) == {ServiceName("default", "third")}
 
 
+VIP = [{"ip": "192.0.2.1"}]
+NODE_PORT = {"type": "NodePort", "ports": [("http", "TCP", 80, 30080)]}
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "what"),
+    [
+        ({"externalIPs": ["192.0.2.1"]}, {"externalIPs": ["192.0.2.1"]}, "192.0.2.1 80/tcp"),
+        ({"externalIPs": ["10.96.0.11"]}, {}, "10.96.0.11 80/tcp"),
+        ({"type": "LoadBalancer", "ingress": VIP}, {"externalIPs": ["192.0.2.1"]}, "192.0.2.1 80/tcp"),
+        ({"type": "LoadBalancer", "ingress": VIP}, {"type": "LoadBalancer", "ingress": VIP}, "192.0.2.1 80/tcp"),
+        (NODE_PORT, NODE_PORT, "IPv4 node port 30080/tcp"),
+        (NODE_PORT, NODE_PORT | {"type": "LoadBalancer", "ingress": VIP}, "IPv4 node port 30080/tcp"),
+    ],
+)
+def test_any_kind_of_address_belongs_to_the_older_service_and_the_other_is_named(mine, theirs, what):
+    young = make_service(created=NEW, **mine)
+    old = make_service(name="other", created=OLD, cluster_ips=["10.96.0.11"], **theirs)
+    tracker = tracked(young, old)
+    assert served(tracker) == {"10.96.0.10:80/tcp": ""}
+    assert len(served(tracker, OTHER)) >= 1
+    reason = f"{what} belongs to default/other, which claims it too and goes first"
+    assert tracker.skipped == {"Service default/web": Skipped("Service default/web", reason)}
+    assert tracker.apply(changes(body(Kind.SERVICE, "other", None))) == {WEB, OTHER}
+    assert len(served(tracker)) >= 2
+    assert tracker.skipped == {}
+
+
+def test_many_reasons_are_cut():
+    tracker = tracked(make_service(externalIPs=[f"no-{number}" for number in range(1000)]))
+    reason = tracker.skipped["Service default/web"].reason
+    assert reason.startswith("spec.externalIPs[0]: no-0 is not an IP address; spec.externalIPs[1]: ")
+    assert reason.endswith("; and 995 more")
+    assert served(tracker) == {"10.96.0.10:80/tcp": ""}
+
+
+def test_one_bad_endpoint_is_named_and_the_others_serve():
+    tracker = tracked(make_service(), make_endpoint_slice(endpoints=["10.0.0.1", "127.0.0.1"]))
+    assert served(tracker) == {"10.96.0.10:80/tcp": "10.0.0.1:8080"}
+    reason = "endpoints[1].addresses[0]: 127.0.0.1 is loopback, link-local, multicast or unspecified"
+    assert tracker.skipped["EndpointSlice default/web-1"].reason == reason
+    tracker.apply(changes(make_endpoint_slice(endpoints=["10.0.0.1"])))
+    assert tracker.skipped == {}
+
+
+@pytest.mark.kube_proxy("6.1-29", "6.2-13")
+def test_a_service_that_changes_its_type():
+    external = make_service(type="ExternalName", cluster_ips=[], ports=[], externalName="web.example")
+    node_port = make_service(type="NodePort", ports=[("http", "TCP", 80, 30080)])
+    tracker = tracked(external, make_endpoint_slice(endpoints=["10.0.0.1"]))
+    assert tracker.services() == set()
+    for made, expected in (
+        (make_service(), {"10.96.0.10:80/tcp": "10.0.0.1:8080"}),
+        (node_port, {"10.96.0.10:80/tcp": "10.0.0.1:8080", "0.0.0.0:30080/tcp": "10.0.0.1:8080"}),
+        (external, {}),
+    ):
+        assert tracker.apply(changes(made)) == {WEB}
+        assert served(tracker) == expected
+
+
+@pytest.mark.kube_proxy("6.2-16")
+def test_a_service_that_another_proxy_takes_and_gives_back():
+    theirs = make_service(labels={"service.kubernetes.io/service-proxy-name": "other"})
+    tracker = tracked(make_service())
+    assert tracker.apply(changes(theirs)) == {WEB}
+    assert served(tracker) == {}
+    assert tracker.apply(changes(make_service())) == {WEB}
+    assert len(served(tracker)) == 1
+
+
+def make_endpoints(*addresses, name="web"):
+    subset = {"addresses": [{"ip": address} for address in addresses], "ports": [{"name": "http", "port": 8080}]}
+    metadata = {"namespace": "default", "name": name}
+    return {"apiVersion": "v1", "kind": "Endpoints", "metadata": metadata, "subsets": [subset]}
+
+
+def test_v1_endpoints_count_while_there_is_no_slice():
+    tracker = tracked(make_service(), make_endpoints("10.0.0.1"))
+    assert served(tracker) == {"10.96.0.10:80/tcp": "10.0.0.1:8080"}
+    assert tracker.apply(changes(make_endpoint_slice(endpoints=["10.0.0.2"]))) == {WEB}
+    assert served(tracker) == {"10.96.0.10:80/tcp": "10.0.0.2:8080"}
+    tracker.apply(changes(make_endpoints("10.0.0.3")))
+    assert served(tracker) == {"10.96.0.10:80/tcp": "10.0.0.2:8080"}
+    assert tracker.apply(changes(body(Kind.ENDPOINT_SLICE, "web-1", None))) == {WEB}
+    assert served(tracker) == {"10.96.0.10:80/tcp": "10.0.0.3:8080"}
+
+
+def test_a_slice_without_endpoints_is_a_slice():
+    tracker = tracked(make_service(), make_endpoints("10.0.0.1"), make_endpoint_slice(endpoints=[]))
+    assert served(tracker) == {"10.96.0.10:80/tcp": ""}
+
+
+HINTED = [make_endpoint("10.0.0.1", for_zones=["a"]), make_endpoint("10.0.0.2", for_zones=["b"])]
+
+
+@pytest.mark.kube_proxy("6.1-35")
+def test_a_node_that_moves_to_another_zone_changes_the_services_that_zones_matter_to():
+    other = make_endpoint_slice(name="other-1", service="other", endpoints=["10.0.1.1"])
+    unknown = make_endpoint_slice(name="none-1", service="none", endpoints=HINTED)
+    tracker = tracked(make_service(), make_service(name="other", cluster_ips=["10.96.0.11"]), other, unknown)
+    tracker.apply(changes(make_endpoint_slice(endpoints=HINTED)))
+    assert served(tracker) == {"10.96.0.10:80/tcp": "10.0.0.1:8080"}
+    assert tracker.settle(replace(NODE, zone="b")) == {WEB}
+    assert served(tracker) == {"10.96.0.10:80/tcp": "10.0.0.2:8080"}
+    assert tracker.settle(replace(NODE, zone="")) == {WEB}
+    assert served(tracker) == {"10.96.0.10:80/tcp": "10.0.0.1:8080 10.0.0.2:8080"}
+    assert tracker.settle(replace(NODE, zone="")) == set()
+
+
+def test_a_node_whose_addresses_change_changes_the_services_that_let_it_in():
+    ranged = make_service(type="LoadBalancer", ingress=VIP, loadBalancerSourceRanges=["10.0.0.0/8"])
+    tracker = tracked(ranged, make_service(name="other", cluster_ips=["10.96.0.11"]))
+    assert tracker.settle(replace(NODE, addresses=(ip_address("192.168.0.2"),))) == set()
+    assert tracker.settle(replace(NODE, addresses=(ip_address("10.1.1.1"),))) == {WEB}
+    assert [len(each.sources) for each in tracker.frontends(WEB)] == [0, 2]
+
+
+def triggered(time, *endpoints):
+    made = make_endpoint_slice(endpoints=endpoints)
+    made["metadata"]["annotations"] = {"endpoints.kubernetes.io/last-change-trigger-time": time}
+    return made
+
+
+@pytest.mark.kube_proxy("6.1-34")
+def test_trigger_times_are_kept_until_they_are_taken():
+    tracker = Tracker(NODE, Options(), since=datetime(2026, 1, 15, tzinfo=UTC))
+    tracker.apply(listing(make_service(), triggered(OLD, "10.0.0.1")))
+    assert tracker.take_triggers(WEB) == ()
+    tracker.apply(changes(triggered(NEW, "10.0.0.2"), triggered(LATER, "10.0.0.3")))
+    assert tracker.take_triggers(WEB) == (datetime.fromisoformat(NEW), datetime.fromisoformat(LATER))
+    assert tracker.take_triggers(WEB) == ()
+
+
+@pytest.mark.kube_proxy("6.1-34")
+def test_trigger_times_are_of_changes_to_services_that_are_there():
+    tracker = tracked(make_service())
+    tracker.apply(changes(triggered("nonsense", "10.0.0.1")))
+    tracker.apply(changes(triggered(NEW, "10.0.0.1")))
+    assert tracker.take_triggers(WEB) == ()
+    tracker.apply(changes(triggered(NEW, "10.0.0.2")))
+    tracker.apply(changes(body(Kind.SERVICE, "web", None)))
+    tracker.apply(changes(triggered(LATER, "10.0.0.3")))
+    assert tracker.apply(changes(make_service())) == {WEB}
+    assert tracker.take_triggers(WEB) == ()
+
+
 NAMES = st.sampled_from(["a", "b", "c"])
+ADDRESSES = st.sampled_from(["10.96.0.1", "10.96.0.2", "192.0.2.1"])
+POLICY = st.sampled_from(["Cluster", "Local"])
 SERVICES = st.builds(
-    lambda name, address, port, created: update(
-        make_service(name=name, cluster_ips=[address], ports=[("http", "TCP", port)], created=created)
+    lambda port, node_port, ingress, **fields: update(
+        make_service(
+            ports=[("http", "TCP", port, node_port)], ingress=[{"ip": address} for address in ingress], **fields
+        )
     ),
-    NAMES,
-    st.sampled_from(["10.96.0.1", "10.96.0.2", "None"]),
-    st.sampled_from([80, 81]),
-    st.sampled_from([OLD, NEW, None]),
+    name=NAMES,
+    type=st.sampled_from(["NodePort", "LoadBalancer", "ExternalName"]),
+    cluster_ips=st.sampled_from([["10.96.0.1"], ["10.96.0.2"], ["10.96.0.1", "fd00::1"], ["None"]]),
+    externalIPs=st.lists(ADDRESSES, max_size=2),
+    ingress=st.lists(ADDRESSES, max_size=2),
+    loadBalancerSourceRanges=st.lists(st.sampled_from(["10.0.0.0/8", "192.168.0.0/16", "bad"]), max_size=1),
+    internalTrafficPolicy=POLICY,
+    externalTrafficPolicy=POLICY,
+    healthCheckNodePort=st.sampled_from([0, 32000]),
+    port=st.sampled_from([80, 81]),
+    node_port=st.sampled_from([0, 30080]),
+    created=st.sampled_from([OLD, NEW, None]),
+)
+CONDITION = st.sampled_from([None, True, False])
+ENDPOINTS = st.builds(
+    make_endpoint,
+    st.sampled_from(["10.0.0.1", "10.0.0.2", "10.0.0.3"]),
+    node=st.sampled_from([None, "node-a", "node-b"]),
+    for_zones=st.none() | st.just(["a"]) | st.just(["b"]),
+    ready=CONDITION,
+    terminating=CONDITION,
 )
 SLICES = st.builds(
     lambda name, service, endpoints: update(make_endpoint_slice(name=name, service=service, endpoints=endpoints)),
     NAMES,
     NAMES,
-    st.lists(st.sampled_from(["10.0.0.1", "10.0.0.2", "10.0.0.3"]), max_size=3),
+    st.lists(ENDPOINTS, max_size=3),
+) | st.builds(
+    lambda name, addresses: update(make_endpoints(*addresses, name=name)),
+    NAMES,
+    st.lists(st.sampled_from(["10.0.0.1", "10.0.0.2"]), max_size=2),
 )
-GARBAGE = st.builds(body, st.sampled_from(Kind), NAMES, st.binary(max_size=8) | st.just(b'{"metadata":{"name":"a"}}'))
+GARBAGE = st.builds(body, st.sampled_from(Kind), NAMES, st.binary(max_size=8) | st.just(b'{"metadata":{"name":"_"}}'))
 DELETED = st.builds(body, st.sampled_from(Kind), NAMES, st.none())
 HISTORY = st.lists(st.lists(SERVICES | SLICES | GARBAGE | DELETED, max_size=4), max_size=12)
 
 
 def content(tracker):
     return {service: tracker.frontends(service) for service in tracker.services()}
+
+
+def local(tracker):
+    return dict(tracker.health_checks()), dict(tracker.no_local_endpoints())
 
 
 def is_good(each):
@@ -263,9 +455,30 @@ def test_any_history_ends_where_one_listing_of_its_good_objects_begins(history):
                 good.pop(key, None)
             else:
                 bad.add(key)
-    assert content(tracker) == content(tracked(*good.values()))
+    fresh = tracked(*good.values())
+    assert content(tracker) == content(fresh)
+    assert local(tracker) == local(fresh)
+    keys = [frontend.key for frontends in content(tracker).values() for frontend in frontends]
+    assert len(keys) == len(set(keys))
     assert {f"{kind.value} {name}" for kind, name in bad} <= set(tracker.skipped)
     assert tracker.apply(listing(*good.values())) == set()
+
+
+@given(
+    st.lists(SERVICES | SLICES, max_size=8),
+    st.sampled_from(["", "a", "b"]),
+    st.sampled_from([(), ("10.1.1.1",), ("192.168.0.1", "fd00::9")]),
+)
+def test_a_node_that_changes_ends_where_a_start_there_begins(history, zone, addresses):
+    node = Node("node-a", zone, tuple(map(ip_address, addresses)))
+    tracker = tracked(*history)
+    before = content(tracker)
+    changed = tracker.settle(node)
+    after = content(tracker)
+    assert {name for name in before if before[name] != after[name]} <= changed <= tracker.services()
+    fresh = Tracker(node, Options())
+    fresh.apply(listing(*history))
+    assert (after, local(tracker)) == (content(fresh), local(fresh))
 
 
 FIELDS = [
