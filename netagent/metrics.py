@@ -38,8 +38,14 @@ def kernel_families(status: Status) -> Iterator[MetricFamily]:
     if last := status.last_reconcile:
         yield gauge("netagent_last_reconcile_seconds", "Time the last one took.", last.took_ms / 1000)
         yield gauge("netagent_last_reconcile_timestamp_seconds", "When it ended.", last.at)
-    repairs = status.healing.repairs if status.healing else {}
+    rules = status.firewall.stats if status.firewall else {}
+    overlay = status.healing.repairs if status.healing else {}
+    repairs = {**overlay, **{name: stats.repairs for name, stats in rules.items()}}
     yield by_label("counter", "netagent_drift_repairs_total", "Objects put back, by kind.", "kind", repairs)
+    failures = {name: stats.failures for name, stats in rules.items()}
+    yield by_label("counter", "netagent_firewall_failures_total", "Writes of rules that failed.", "rules", failures)
+    overflows = status.monitor.overflows if status.monitor else 0
+    yield counter("netagent_notification_overflows_total", "Times the kernel told more than we could read.", overflows)
     yield gauge("netagent_findings", "What only a person can mend.", len(status.all_findings()))
 
 

@@ -106,17 +106,19 @@ async def test_what_others_do_with_what_is_theirs_is_no_news(loop):
     assert (loop.wakes, loop.repairs) == (1, 1)
 
 
-async def test_who_undoes_us_where_nobody_tells_is_found_by_looking(loop):
+@pytest.mark.parametrize("mode", list(Mode), ids=lambda mode: mode.value)
+async def test_who_undoes_us_where_nobody_tells_is_found_by_looking(mode):
     """As with legacy iptables, which says nothing: each look finds the same."""
-    loop.firewall.close()
+    firewall = Loop(mode).firewall
+    await firewall.sync(resync=True)
     for _ in range(BURST + 1):
-        assert loop.firewall.findings() == []
+        assert firewall.findings() == []
         nft("flush chain ip netagent input")
-        await loop.firewall.sync(resync=True)
-    [finding] = loop.firewall.findings()
+        await firewall.sync(resync=True)
+    [finding] = firewall.findings()
     assert "last by somebody unknown" in finding.reason
-    await loop.firewall.sync(resync=True)
-    assert loop.firewall.findings() == []
+    await firewall.sync(resync=True)
+    assert firewall.findings() == []
 
 
 async def test_a_writer_who_keeps_undoing_us_is_not_followed_for_ever(loop):
