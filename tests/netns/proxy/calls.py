@@ -10,12 +10,16 @@ import itertools
 import selectors
 import socket
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from namespace import inside
 from network import ADDRESSES, HOST_OF, PODS, Network
+from scapy.layers.inet import IP, UDP
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import Ether
 from scapy.layers.sctp import SCTP, SCTPChunkInit, SCTPChunkInitAck, SCTPChunkParamStateCookie
 from scapy.packet import Packet
 
@@ -36,8 +40,11 @@ LINGER_NOT = b"\1\0\0\0\0\0\0\0"
 """struct linger: close with a reset at once, so that no port is kept back."""
 
 REFUSALS = (errno.ECONNREFUSED, errno.ECONNRESET)
+CALLING_PORTS = range(32768, 61000)
+"""Each call has the next one. The kernel would take any, and conntrack would know some of them from an earlier call."""
 ANSWER_BYTES = 65536
 LOOK_AGAIN_S = 0.02
+LAST_WITHIN_S = 5.0
 MAPPED = "::ffff:"
 ANY = {Family.V4: "0.0.0.0", Family.V6: "::"}
 
@@ -61,7 +68,6 @@ class Call:
     """The caller's address as the caller knows it."""
     opened: socket.socket = field(init=False, repr=False)
     own_port: int = 0
-    """Of SCTP alone."""
 
     @property
     def masqueraded(self) -> bool:
@@ -76,8 +82,10 @@ class Switchboard:
     def __init__(self, network: Network) -> None:
         self.network = network
         self._selector = selectors.DefaultSelector()
-        self._sctp_ports = itertools.count(20_000)
+        self._ports = itertools.cycle(CALLING_PORTS)
         self._open: list[socket.socket] = []
+        self.heard: defaultdict[bytes, list[str]] = defaultdict(list)
+        """Names of the servers that got a datagram, by what was in it."""
         for host, ports in PORTS.items():
             with inside(network.namespace(host)):
                 self._serve(host, ports)
@@ -93,7 +101,7 @@ class Switchboard:
         for port in ports:
             name = server_name(host, port)
             self._on_read(_listener(port), lambda s, n=name: self._accept(s, n))
-            self._on_read(_datagram_server(port), lambda s, n=name: _answer_datagram(s, n))
+            self._on_read(_datagram_server(port), lambda s, n=name: self._answer_datagram(s, n))
         for family in Family:
             raw = socket.socket(family.af, socket.SOCK_RAW, Protocol.SCTP.number)
             self._on_read(raw, lambda s, f=family: _answer_init(s, f, host, ports))
@@ -107,6 +115,13 @@ class Switchboard:
         connection, peer = listener.accept()
         connection.send(f"{name} {peer[0].removeprefix(MAPPED)}\n".encode())
         self._on_read(connection, self._echo)
+
+    def _answer_datagram(self, server: socket.socket, name: str) -> None:
+        """From the address that was asked: a host may have several."""
+        data, to, _, peer = server.recvmsg(ANSWER_BYTES, 256)
+        self.heard[data] += [name]
+        with suppress(OSError):
+            server.sendmsg([f"{name} {peer[0].removeprefix(MAPPED)} {len(data)}\n".encode()], to, 0, peer)
 
     def _echo(self, connection: socket.socket) -> None:
         try:
@@ -174,6 +189,24 @@ class Switchboard:
                 come_back += int(answer.split()[2]) if call.protocol is Protocol.UDP else len(answer)
         return come_back
 
+    def throw(self, caller: str, mac: str, targets: Sequence[tuple[IPAddress, int]]) -> Counter[str]:
+        """Send a datagram to each target in a frame made by hand; who heard of those before the last one, which must
+        arrive: what went before it on the same cable has had its time then.
+        """
+        self.heard.clear()
+        with inside(self.network.namespace(caller)), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+            wire.bind(("eth0", 0))
+            for number, (target, port) in enumerate(targets):
+                payload = b"last" if number == len(targets) - 1 else b"thrown"
+                source = ADDRESSES[caller][Family.of(target)]
+                header = (IP if target.version == 4 else IPv6)(src=str(source), dst=str(target))
+                wire.send(bytes(Ether(dst=mac) / header / UDP(sport=9, dport=port) / payload))
+        deadline = time.monotonic() + LAST_WITHIN_S
+        while not self.heard[b"last"]:
+            assert time.monotonic() < deadline, "a datagram for the node itself has not arrived"
+            self.pump()
+        return Counter(self.heard[b"thrown"])
+
     def _start(self, call: Call, undecided: dict[socket.socket, Call]) -> None:
         family = Family.of(call.address)
         kind = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM, Protocol.SCTP: socket.SOCK_RAW}
@@ -183,8 +216,8 @@ class Switchboard:
         if call.protocol is Protocol.TCP:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
         source = call.source or (ADDRESSES[call.caller][family] if call.caller in ("stranger", "localhost") else None)
-        if source is not None:
-            opened.bind((str(source), 0))
+        call.own_port = next(self._ports)
+        opened.bind((str(source or ANY[family]), 0 if call.protocol is Protocol.SCTP else call.own_port))
         undecided[opened] = call
         failure = opened.connect_ex((str(call.address), 0 if call.protocol is Protocol.SCTP else call.port))
         if failure in (0, errno.EINPROGRESS):
@@ -202,7 +235,6 @@ class Switchboard:
             if call.protocol is Protocol.UDP:
                 call.opened.send(b"hello")
             elif call.protocol is Protocol.SCTP:
-                call.own_port = next(self._sctp_ports)
                 call.opened.send(bytes(SCTP(sport=call.own_port, dport=call.port) / _init(SCTPChunkInit)))
 
     def _until_decided(self, undecided: dict[socket.socket, Call], wait: Callable[[Call], float]) -> None:
@@ -233,13 +265,6 @@ def _datagram_server(port: int) -> socket.socket:
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
     opened.bind(("::", port))
     return opened
-
-
-def _answer_datagram(server: socket.socket, name: str) -> None:
-    """From the address that was asked: a host may have several."""
-    data, to, _, peer = server.recvmsg(ANSWER_BYTES, 256)
-    with suppress(OSError):
-        server.sendmsg([f"{name} {peer[0].removeprefix(MAPPED)} {len(data)}\n".encode()], to, 0, peer)
 
 
 def _answer_init(server: socket.socket, family: Family, host: str, ports: Sequence[int]) -> None:

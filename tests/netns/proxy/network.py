@@ -5,7 +5,8 @@
                 └────── node-2 ── pod-2-1, pod-2-2, pod-2-3     node-2 only routes, over a link of its own to node-1
 
 That link has addresses of its own, as an overlay has: node-1 masquerading towards node-2 differs from node-1 calling.
-Node-2 answers the client through node-1 too, so that a call which nobody masqueraded comes back the way it went.
+Node-2 answers the client through node-1 too, so that a call which nobody masqueraded comes back the way it went; its
+pods call Services there.
 """
 
 import os
@@ -144,7 +145,7 @@ def _extend(network: Network) -> None:
         set_sysctls(network.namespace(pod), AT_ONCE)
         ip("-n", network.namespace(pod), batch=_pod_lines(pod, addresses))
     ip("-n", network.namespace("client"), batch=_client_lines())
-    ip("-n", network.namespace("node-2"), batch=_way_back_lines())
+    ip("-n", network.namespace("node-2"), batch=_through_node_1_lines())
 
 
 def _cables(network: Network) -> Iterator[str]:
@@ -195,9 +196,9 @@ def _client_lines() -> Iterator[str]:
             yield f"route replace {network[family]} via {ADDRESSES['node-1'][family]}"
 
 
-def _way_back_lines() -> Iterator[str]:
+def _through_node_1_lines() -> Iterator[str]:
     for family in Family:
-        for target in (ADDRESSES["client"][family], CROWD_NETWORKS[family]):
+        for target in (ADDRESSES["client"][family], CROWD_NETWORKS[family], SERVICE_NETWORKS[family]):
             yield f"route add {target} via {LINK['node-1'][family]}"
 
 

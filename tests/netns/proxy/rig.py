@@ -15,10 +15,12 @@ import re
 import subprocess
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from calls import Call, Switchboard
+import pytest
+from calls import HOME_PORT, Call, Switchboard
 from namespace import inside
 from network import ADDRESSES, BRIDGE, HOST_OF, POD_NETWORKS, SERVICE_NETWORKS, pod_subnet
 
@@ -26,6 +28,7 @@ from controlloop.delta import Delta
 from controlloop.family import Family
 from controlloop.iptables.kernel import Variant
 from controlloop.reconcile import reconcile
+from lab.wiring import ip
 from proxy.frontends import Balance, Protocol
 from proxy.iptables.desired import IptablesPlanner
 from proxy.iptables.kernel import IptablesBackend
@@ -39,6 +42,9 @@ from proxy.tracker import Tracker
 
 NFTABLES, IPTABLES_NFT, IPTABLES_LEGACY = VARIANTS = ("nftables", "iptables-nft", "iptables-legacy")
 IPTABLES = (IPTABLES_NFT, IPTABLES_LEGACY)
+
+only_nftables = pytest.mark.parametrize("rig", [NFTABLES], indirect=True, scope="module")
+only_iptables = pytest.mark.parametrize("rig", IPTABLES, indirect=True, scope="module")
 
 ANSWER_WITHIN_S = 3.0
 DROPPED_AFTER_S = 0.3
@@ -237,6 +243,28 @@ class Rig:
             await backend.cleanup()
             assert not await backend.dump()
 
+    @contextmanager
+    def own_address(self, name):
+        """The node itself has this address meanwhile, as some load balancers want it."""
+        namespace = self.board.network.namespace("node-1")
+        lines = [f"{ADDRESSES[name][family]}/{family.bits} dev lo" for family in Family]
+        ip("-n", namespace, batch=[f"addr add {line}" for line in lines])
+        try:
+            yield
+        finally:
+            ip("-n", namespace, batch=[f"addr del {line}" for line in lines])
+
+    @contextmanager
+    def marking(self, mark):
+        """Everything that enters the node bears a mark of somebody else; tells the marks of what leaves it."""
+        with inside(self.board.network.namespace("node-1")):
+            subprocess.run(["nft", "-f", "-"], input=MARKING.format(mark=mark), text=True, check=True)
+            listing = ["nft", "-j", "list", "set", "inet", "somebody-else", "seen"]
+            try:
+                yield lambda: set(marks_of(subprocess.run(listing, check=True, capture_output=True).stdout))
+            finally:
+                subprocess.run(["nft", "delete", "table", "inet", "somebody-else"], check=True)
+
     # -- where it lands -------------------------------------------------------------------------------------------
 
     def expect(self, table, families=tuple(Family)):
@@ -282,11 +310,31 @@ class Rig:
             )
         return "nreachable" in done.stdout or "not permitted" in done.stderr, done.returncode == 0
 
+    def throw(self, caller, target, port, *, count):
+        """Datagrams to the node in frames made by hand, whatever the caller's routes say; who heard how many."""
+        links = json.loads(ip("-n", self.board.network.namespace("node-1"), "-j", "link", "show", "eth0"))
+        own = ADDRESSES["node-1"][Family.of(target)]
+        return self.board.throw(caller, links[0]["address"], [*[(target, port)] * count, (own, HOME_PORT)])
+
     def spread(self, *arguments, **options):
         """How often each server answered."""
         calls = self.call(*arguments, **options)
         self.board.hang_up(calls)
         return Counter(call.outcome for call in calls)
+
+
+MARKING = """
+table inet somebody-else {{
+    set seen {{ type mark; flags dynamic; size 1024; }}
+    chain first {{ type filter hook prerouting priority -300; meta mark set {mark}; }}
+    chain last {{ type filter hook postrouting priority 300; iifname "eth0" add @seen {{ meta mark }}; }}
+}}
+"""
+
+
+def marks_of(listing):
+    (found,) = (each["set"] for each in json.loads(listing)["nftables"] if "set" in each)
+    return found.get("elem", [])
 
 
 def told(calls):
