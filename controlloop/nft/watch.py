@@ -107,6 +107,8 @@ class NftWatch(RulesetWatch[Key, Value]):
         if not isinstance(container, SetOrMap):
             self._drift.everything = True
             return
+        if container.is_dynamic:
+            return
         try:
             for key, value in elements(message.payload, container.type):
                 self._drift.note(Key("element", name, key), None if gone else value)
