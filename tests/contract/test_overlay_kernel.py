@@ -22,6 +22,7 @@ from lab.enter import opened_up
 from netagent.backends.backend import Node
 from netagent.backends.vxlan import Vxlan, backend_data
 from netagent.desired import grounds, own_state, peer_state
+from netagent.instance import Instance
 from netagent.state import METRIC, Route, Underlay
 from subnet_alloc.model import Lease, LeaseAttrs
 
@@ -293,6 +294,30 @@ async def test_the_device_of_flanneld_is_taken_over_without_being_made_again(rea
     assert await real.dump() == overlay()
     assert output("ip -o link show flannel.1").split(":")[0] == index
     assert "10.5.66.0" not in output("ip route")
+
+
+@pytest.mark.flannel("20")
+async def test_beside_another_flanneld_only_the_own_device_is_taken_over():
+    from netagent.kernel import OverlayKernel  # noqa: PLC0415 - see overlay_kernel
+
+    for vni, subnet in ((1, "10.5.{}.0"), (2, "10.6.{}.0")):
+        sh(
+            f"ip link add flannel.{vni} type vxlan id {vni} dev under0 local 192.0.2.1 dstport 8472 nolearning",
+            f"ip address add {subnet.format(1)}/32 dev flannel.{vni}",
+            f"ip link set flannel.{vni} up",
+            f"ip route add {subnet.format(2)}/24 via {subnet.format(2)} dev flannel.{vni} onlink",
+        )
+    other = output("ip -d link show flannel.2"), output("ip route show dev flannel.2")
+    index = output("ip -o link show flannel.1").split(":")[0]
+    kernel = OverlayKernel(Instance(2), ["flannel.1"])
+    desired = overlay(instance=Instance(2))
+    await reconcile(lambda: desired, kernel)
+    assert await kernel.dump() == desired
+    assert output("ip -o link show flannel.1").split(":")[0] == index
+    await reconcile(dict, kernel)
+    kernel.close()
+    assert (output("ip -d link show flannel.2"), output("ip route show dev flannel.2")) == other
+    assert "flannel.1" not in output("ip link show")
 
 
 async def test_a_node_without_any_ipv4_has_an_ipv6_overlay():

@@ -116,7 +116,17 @@ def test_netctl_lists_peers_and_leases(cluster):
 @pytest.mark.parametrize(
     ("daemon", "lines"),
     [
-        ("netagent", ["netagent_ready 1", "netagent_peers 1", "netagent_leases 2", 'netagent_paths{reach="lost"} 0']),
+        (
+            "netagent",
+            [
+                "netagent_ready 1",
+                "netagent_peers 1",
+                "netagent_leases 2",
+                'netagent_paths{reach="lost"} 0',
+                'netagent_drift_repairs_total{kind="nftables-ip"} 0',
+                "netagent_notification_overflows_total 0",
+            ],
+        ),
         (
             "netproxy",
             ["netproxy_ready 1", "netproxy_services 0", 'netproxy_sync_failures_total{rules="nftables-ip"} 0'],
