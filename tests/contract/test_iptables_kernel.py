@@ -1,6 +1,7 @@
 """The iptables backend against a real kernel, through both variants of iptables and in both families."""
 
 import os
+import re
 import select
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from controlloop.iptables.kernel import Variant, detect_variant
 from controlloop.reconcile import reconcile
 from lab.enter import opened_up
 from proxy.frontends import Balance, Endpoint, Frontend, Protocol, ServiceName, ServicePortName
+from proxy.iptables.address_sets import AddressSets
 from proxy.iptables.desired import IptablesPlanner
 from proxy.iptables.kernel import IptablesBackend
 from proxy.node import Surroundings
@@ -222,11 +224,13 @@ async def test_the_variant_of_the_host_is_found(family):
 
 
 async def test_the_golden_ruleset_loads_with_its_comments(variant):
-    golden = (REPOSITORY / "tests" / "golden" / "two_services.iptables").read_bytes()
-    await run([f"iptables-{variant.value}-restore", "--noflush"], golden)
+    golden = (REPOSITORY / "tests" / "golden" / "five_services.iptables").read_text()
+    sets = AddressSets(Family.V4, "NETPROXY-4-")
+    sets.make(set(re.findall(r"-set (NETPROXY-4-\S+)", golden)))
+    await run([f"iptables-{variant.value}-restore", "--noflush"], golden.encode())
     state = await IptablesBackend(Family.V4, variant).dump()
-    assert len(state["nat", "NETPROXY-SERVICES"]) == 2
-    assert len(state["filter", "NETPROXY-REFUSED"]) == 1
+    assert len(state["nat", "NETPROXY-SERVICES"]) == 6
+    assert len(state["filter", "NETPROXY-REFUSED"]) == 4
 
 
 AS_NOBODY = """

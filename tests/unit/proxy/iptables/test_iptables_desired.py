@@ -1,4 +1,6 @@
+import re
 import socket
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 
@@ -11,11 +13,21 @@ from controlloop.address import host
 from controlloop.delta import Delta, diff
 from controlloop.family import Family
 from controlloop.iptables.transaction import render
-from proxy.frontends import Balance, Endpoint, Frontend, Protocol, ServiceName, ServicePortName
-from proxy.iptables.chains import MAX_NAME, OURS
-from proxy.iptables.balancing import probability
+from proxy.frontends import (
+    ANY_NODE_ADDRESS,
+    Balance,
+    Endpoint,
+    Frontend,
+    Protocol,
+    Refusal,
+    Scope,
+    ServiceName,
+    ServicePortName,
+)
+from proxy.iptables.balancing import Memory, probability
+from proxy.iptables.chains import MAX_NAME, OURS, SET_TABLE
 from proxy.iptables.desired import IptablesPlanner
-from proxy.node import Surroundings
+from proxy.node import Interfaces, Surroundings
 
 GOLDEN = Path(__file__).parents[3] / "golden"
 PODS = ip_network("10.244.0.0/16")
@@ -23,8 +35,8 @@ WEB = ServiceName("default", "web")
 DNS = ServiceName("kube-system", "dns")
 
 
-def endpoint(address, port=8080, *, is_local=False):
-    return Endpoint(ip_address(address), port, is_local)
+def endpoint(address, port=8080, *, is_local=False, weight=1):
+    return Endpoint(ip_address(address), port, is_local, weight)
 
 
 def frontend(
@@ -36,43 +48,63 @@ def frontend(
     port=80,
     balance=Balance.RANDOM,
     endpoints=("10.244.1.2",),
+    **others,
 ):
     places = tuple(one if isinstance(one, Endpoint) else endpoint(one) for one in endpoints)
-    return Frontend(ServicePortName(service, port_name), ip_address(address), protocol, port, balance, places)
+    name = ServicePortName(service, port_name)
+    return Frontend(name, ip_address(address), protocol, port, balance, places, **others)
 
 
-def planned(*frontends, family=Family.V4, cidr=PODS):
-    planner = IptablesPlanner(Surroundings(family, pods=cidr))
+def node_port(service=WEB, port_name="http", *, port=30080, **others):
+    return frontend(service, port_name, "0.0.0.0", port=port, scope=Scope.NODE_PORT, **others)
+
+
+def planned(*frontends, family=Family.V4, cidr=PODS, memory=Memory.SETS, **surroundings):
+    planner = IptablesPlanner(Surroundings(family, pods=cidr, **surroundings), memory)
     for service in dict.fromkeys(one.name.service for one in frontends):
         planner.replace(service, [one for one in frontends if one.name.service == service], Delta())
     return planner.objects
 
 
+def chains(objects, kind):
+    return [rules for (_, chain), rules in objects.items() if chain.startswith(f"NETPROXY-{kind}-")]
+
+
 def service_chains(objects):
-    return [rules for (_, chain), rules in objects.items() if chain.startswith("NETPROXY-SVC-")]
+    return chains(objects, "SVC")
 
 
-def two_services():
-    """default/web:http has a local and two distant endpoints; kube-system/dns serves DNS, but no metrics."""
+def five_services():
+    """As the golden file says at its head."""
     web = (endpoint("10.244.1.2", is_local=True), endpoint("10.244.2.2"), endpoint("10.244.2.3"))
+    api = (endpoint("10.244.1.3", 8443, is_local=True, weight=3), endpoint("10.244.2.4", 8443))
+    cart = (endpoint("10.244.2.5"), endpoint("10.244.2.6"))
     dns = (endpoint("10.244.1.9", 53, is_local=True), endpoint("10.244.2.9", 53))
+    api_name, idle = ServiceName("default", "api"), ServiceName("default", "idle")
+    local = {"balance": Balance.WEIGHTED, "endpoints": api[:1], "inside": api, "refusal": Refusal.DROP}
+    networks = (ip_network("198.51.100.0/24"), ip_network("10.10.0.0/16"))
     return planned(
         frontend(balance=Balance.ROUND_ROBIN, endpoints=web),
+        node_port(balance=Balance.ROUND_ROBIN, endpoints=web),
+        frontend(api_name, "", "10.96.0.2", port=443, balance=Balance.WEIGHTED, endpoints=api),
+        frontend(api_name, "", "203.0.113.1", port=443, scope=Scope.LOAD_BALANCER, sources=networks, **local),
+        node_port(api_name, "", port=30443, **local),
+        frontend(ServiceName("default", "cart"), "http", "10.96.0.3", endpoints=cart, affinity_s=10800),
         frontend(DNS, "dns", "10.96.0.10", protocol=Protocol.UDP, port=53, endpoints=dns),
         frontend(DNS, "metrics", "10.96.0.10", port=9153, endpoints=()),
+        frontend(idle, "", "10.96.0.4", endpoints=()),
+        frontend(idle, "", "192.0.2.7", endpoints=(), scope=Scope.EXTERNAL_IP),
+        node_port(idle, "", port=30081, endpoints=()),
+        localhost_node_ports=True,
+        health_check_ports=frozenset({31000}),
     )
 
 
-def test_two_services_as_a_whole_ruleset():
+def test_five_services_as_a_whole_ruleset():
     """Comments in the file are for people; everything else is what iptables-restore is given."""
-    golden = (GOLDEN / "two_services.iptables").read_text()
+    golden = (GOLDEN / "five_services.iptables").read_text()
     lines = [line for line in golden.splitlines() if line and not line.startswith("#")]
-    assert render(diff(two_services(), {}), OURS).splitlines() == lines
-
-
-def test_without_services_there_are_the_constant_rules_and_three_empty_trees():
-    empty = {("nat", "NETPROXY-SERVICES"): (), ("nat", "NETPROXY-HAIRPIN"): (), ("filter", "NETPROXY-REFUSED"): ()}
-    assert IptablesPlanner(Surroundings(Family.V4)).objects == {**CONSTANT, **empty}
+    assert render(diff(five_services(), {}), OURS).splitlines() == lines
 
 
 @pytest.mark.parametrize(
@@ -140,7 +172,7 @@ def test_a_name_that_kubernetes_would_not_allow_stays_out_of_the_ruleset(service
     assert "comment" not in text
     assert text.isascii()
     assert len(service_chains(objects)) == 1
-    assert text.count("ACCEPT") == 0
+    assert text.count("ACCEPT") == render(diff(planned(), {}), OURS).count("ACCEPT")
 
 
 def test_the_scope_of_an_ipv6_address_stays_out_of_the_ruleset():
@@ -174,7 +206,7 @@ def test_a_frontend_that_loses_its_last_endpoint_is_rejected():
     planner.replace(WEB, [frontend()], Delta())
     planner.replace(WEB, [frontend(endpoints=())], Delta())
     assert not service_chains(planner.objects)
-    assert planner.objects["nat", "NETPROXY-SERVICES"] == ()
+    assert planner.objects["nat", "NETPROXY-SERVICES"] == planned()["nat", "NETPROXY-SERVICES"]
     assert reached(planner.objects, "filter", "NETPROXY-REFUSED", "10.96.0.1")[0]
 
 
@@ -198,39 +230,218 @@ def test_an_address_may_move_to_another_service_in_either_order():
     assert planner.objects == planned(frontend(DNS))
 
 
-addresses = st.integers(1, 40).map(lambda number: IPv4Address(0x0A600000 + 13 * number))
-places = st.builds(Endpoint, st.integers(1, 30).map(lambda n: IPv4Address(0x0AF40000 + n)), st.just(80), st.booleans())
-frontends = st.builds(
-    Frontend,
-    st.just(ServicePortName(WEB, "http")),
-    addresses,
-    st.sampled_from(Protocol),
-    st.sampled_from([53, 80]),
-    st.sampled_from(Balance),
-    st.lists(places, max_size=3, unique=True).map(tuple),
+MARK = "-j MARK --set-xmark 0x4000/0x4000"
+API = (endpoint("10.244.1.3", is_local=True), endpoint("10.244.2.4"))
+
+
+@pytest.mark.parametrize(
+    ("pods", "first"),
+    [
+        (PODS, f"! -s 10.244.0.0/16 {MARK}"),
+        (Interfaces("cni0"), f"! -i cni0 {MARK}"),
+        (Interfaces("veth", is_prefix=True), f"! -i veth+ {MARK}"),
+    ],
 )
-batches = st.lists(st.lists(frontends, max_size=8, unique_by=lambda one: one.key), min_size=1, max_size=6)
+def test_each_way_to_tell_pods_marks_who_is_none(pods, first):
+    (rules,) = service_chains(planned(frontend(), cidr=pods))
+    assert rules[0] == first
+
+
+def test_masquerade_all_marks_every_caller_of_a_cluster_ip():
+    assert service_chains(planned(frontend(), masquerade_all=True))[0][0] == MARK
+    assert service_chains(planned(frontend(), cidr=None, masquerade_all=True, masquerade_bit=0))[0][0] == (
+        "-j MARK --set-xmark 0x1/0x1"
+    )
+
+
+def test_external_addresses_of_one_port_share_a_chain_that_marks_and_then_do_as_the_cluster_ip_does():
+    objects = planned(
+        frontend(),
+        node_port(),
+        frontend(address="203.0.113.1", scope=Scope.LOAD_BALANCER),
+        frontend(address="10.96.0.9"),
+    )
+    (cluster_ip,) = service_chains(objects)
+    (external,) = chains(objects, "EXT")
+    assert external[0] == MARK
+    assert objects["nat", external[1].removeprefix("-j ")] == cluster_ip
+
+
+def test_two_ports_of_a_service_never_share_a_chain():
+    """A counter of round robin that both move would show each of them only some of its endpoints."""
+    ports = [frontend(port=port, port_name=f"p{port}", balance=Balance.ROUND_ROBIN, endpoints=API) for port in (80, 81)]
+    assert len(service_chains(planned(*ports))) == 2
+
+
+def test_under_masquerade_all_callers_from_inside_keep_their_source_at_external_addresses():
+    local = frontend(address="203.0.113.1", scope=Scope.LOAD_BALANCER, endpoints=API[:1], inside=API)
+    objects = planned(frontend(endpoints=API), local, masquerade_all=True)
+    (external,) = chains(objects, "EXT")
+    for rule in (external[0], external[-1]):
+        assert not [one for one in objects["nat", rule.rpartition(" ")[2]] if "MARK" in one]
+
+
+def test_without_a_detector_only_this_node_is_inside():
+    local = frontend(address="203.0.113.1", scope=Scope.LOAD_BALANCER, endpoints=(), inside=API, refusal=Refusal.DROP)
+    objects = planned(local, cidr=None)
+    (external,) = chains(objects, "EXT")
+    assert external[0] == f"-m addrtype --src-type LOCAL {MARK}"
+    assert external[1].startswith("-m addrtype --src-type LOCAL -j NETPROXY-BAL-")
+    assert len(external) == 2
+    assert reached(objects, "filter", "NETPROXY-REFUSED", "203.0.113.1")[0][0].endswith("-j DROP")
+
+
+def test_clients_out_of_range_are_dropped_where_no_rule_took_them():
+    ranges = (ip_network("198.51.100.0/24"), ip_network("0.0.0.0/0"), ip_network("2001:db8::/32"))
+    objects = planned(frontend(address="203.0.113.1", scope=Scope.LOAD_BALANCER, sources=ranges))
+    (allowed,) = chains(objects, "FW")
+    assert [rule.rpartition(" -j ")[0] or rule[:3] for rule in allowed] == ["-s 198.51.100.0/24", "-j "]
+    assert reached(objects, "filter", "NETPROXY-REFUSED", "203.0.113.1")[0][0].endswith("-j DROP")
+
+
+NOT_LOOPBACK = "! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL"
+LISTED = frozenset(map(ip_address, ("192.0.2.9", "192.0.2.1", "127.0.0.1", "2001:db8::1")))
+
+
+@pytest.mark.parametrize(
+    ("given", "family", "places"),
+    [
+        ({}, Family.V4, [NOT_LOOPBACK]),
+        ({"localhost_node_ports": True}, Family.V4, ["-m addrtype --dst-type LOCAL"]),
+        ({"localhost_node_ports": True}, Family.V6, ["! -d ::1/128 -m addrtype --dst-type LOCAL"]),
+        ({"node_port_addresses": LISTED}, Family.V4, ["-d 192.0.2.1/32", "-d 192.0.2.9/32"]),
+        ({"node_port_addresses": LISTED}, Family.V6, ["-d 2001:db8::1/128"]),
+        (
+            {"node_port_addresses": LISTED, "localhost_node_ports": True},
+            Family.V4,
+            ["-d 192.0.2.1/32", "-d 192.0.2.9/32", "-d 127.0.0.0/8"],
+        ),
+    ],
+)
+def test_node_ports_are_served_and_refused_in_the_same_places(given, family, places):
+    objects = planned(family=family, cidr=None, **given)
+    assert objects["nat", "NETPROXY-SERVICES"] == tuple(f"{one} -j NETPROXY-NODE-PORTS" for one in places)
+    assert objects["filter", "NETPROXY-INPUT"][1:] == tuple(f"{one} -j NETPROXY-REFUSED-PORTS" for one in places)
+    guarded = family is Family.V4 and "localhost_node_ports" in given
+    assert (("raw", "PREROUTING") in objects) is guarded
+
+
+def test_many_node_ports_make_a_tree():
+    objects = planned(*[node_port(port_name=f"p{port}", port=port) for port in range(30000, 30096)])
+    assert objects["nat", "NETPROXY-NODE-PORTS"] == (
+        "-p tcp -m tcp --dport 29952:30207 -j NETPROXY-NP-tcp-29952-30207",
+    )
+    assert objects["nat", "NETPROXY-NP-tcp-29952-30207"][-1] == (
+        "-p tcp -m tcp --dport 30080:30095 -j NETPROXY-NP-tcp-30080-30095"
+    )
+
+
+def test_the_same_port_of_two_protocols_is_two_node_ports():
+    both = [
+        node_port(protocol=protocol, endpoints=(f"10.244.1.{number}",)) for number, protocol in enumerate(Protocol, 1)
+    ]
+    assert len(planned(*both)["nat", "NETPROXY-NODE-PORTS"]) == 3
+
+
+def test_weights_are_shares_and_who_weighs_nothing_gets_nothing():
+    places = [endpoint(f"10.244.1.{number}", weight=weight) for number, weight in enumerate((0, 1, 3), start=1)]
+    (rules,) = service_chains(planned(frontend(balance=Balance.WEIGHTED, endpoints=places), cidr=None))
+    assert rules == (
+        "-p tcp -m statistic --mode random --probability 0.25000000000 -j DNAT --to-destination 10.244.1.2:8080",
+        "-p tcp -j DNAT --to-destination 10.244.1.3:8080",
+    )
+
+
+def test_when_all_weigh_nothing_they_are_alike():
+    places = [endpoint(f"10.244.1.{number}", weight=0) for number in (1, 2)]
+    weighted = planned(frontend(balance=Balance.WEIGHTED, endpoints=places))
+    assert service_chains(weighted) == service_chains(planned(frontend(endpoints=places)))
+
+
+def test_affinity_has_a_set_for_each_endpoint_of_a_port_whichever_address_the_client_calls():
+    objects = planned(frontend(endpoints=API, affinity_s=60), node_port(endpoints=API, affinity_s=60))
+    assert len([name for table, name in objects if table == SET_TABLE]) == 2
+
+
+def test_the_set_of_a_gone_endpoint_goes():
+    planner = IptablesPlanner(Surroundings(Family.V4, pods=PODS))
+    planner.replace(WEB, [frontend(endpoints=API, affinity_s=60)], Delta())
+    delta = Delta()
+    planner.replace(WEB, [frontend(endpoints=API[:1], affinity_s=60)], delta)
+    assert [table for table, _ in delta.drop.keys() - delta.put.keys()] == [SET_TABLE]
+
+
+def test_without_sets_the_match_recent_remembers():
+    (rules,) = service_chains(planned(frontend(endpoints=API, affinity_s=60), cidr=None, memory=Memory.RECENT))
+    assert [" ".join(re.findall(r"--(?:update|set|seconds \d+|probability)", rule)) for rule in rules] == [
+        "--update --seconds 60",
+        "--update --seconds 60",
+        "--probability --set",
+        "--set",
+    ]
+
+
+addresses = st.integers(1, 40).map(lambda number: IPv4Address(0x0A600000 + 13 * number))
+places = st.builds(
+    Endpoint,
+    st.integers(1, 30).map(lambda n: IPv4Address(0x0AF40000 + n)),
+    st.just(80),
+    st.booleans(),
+    st.integers(0, 3),
+)
+several = st.lists(places, max_size=3, unique_by=lambda one: one.address).map(tuple)
+networks = st.sampled_from([ip_network("198.51.100.0/24"), ip_network("0.0.0.0/0"), ip_network("fd00::/8")])
+
+
+@st.composite
+def any_frontends(draw):
+    scope = draw(st.sampled_from(Scope))
+    return Frontend(
+        ServicePortName(WEB, draw(st.sampled_from(["http", "dns"]))),
+        ANY_NODE_ADDRESS[Family.V4] if scope is Scope.NODE_PORT else draw(addresses),
+        draw(st.sampled_from(Protocol)),
+        draw(st.sampled_from([53, 80])),
+        draw(st.sampled_from(Balance)),
+        draw(several),
+        scope,
+        None if scope is Scope.CLUSTER_IP else draw(st.none() | several),
+        refusal=draw(st.sampled_from(Refusal)),
+        affinity_s=draw(st.sampled_from([0, 60])),
+        sources=draw(st.lists(networks, max_size=2, unique=True).map(tuple)),
+    )
+
+
+batches = st.lists(st.lists(any_frontends(), max_size=8, unique_by=lambda one: one.key), min_size=1, max_size=6)
+surroundings = st.builds(
+    Surroundings,
+    st.just(Family.V4),
+    st.sampled_from([PODS, None, Interfaces("cni0"), ip_network("0.0.0.0/0")]),
+    st.sampled_from([None, LISTED]),
+    st.booleans(),
+    masquerade_all=st.booleans(),
+    masquerade_bit=st.sampled_from([0, 14, 31]),
+    tcp_be_liberal=st.booleans(),
+    health_check_ports=st.frozensets(st.integers(30000, 30020)),
+)
 
 
 def named(service, batch):
-    """Each service has addresses of its own."""
+    """Each service has addresses and node ports of its own."""
     return [
-        Frontend(
-            ServicePortName(ServiceName("default", f"s{service}"), "p"),
-            IPv4Address(int(one.address) + service),
-            one.protocol,
-            one.port,
-            one.balance,
-            one.endpoints,
+        replace(
+            one,
+            name=ServicePortName(ServiceName("default", f"s{service}"), one.name.port),
+            address=one.address if one.scope is Scope.NODE_PORT else IPv4Address(int(one.address) + service),
+            port=one.port + 100 * service,
         )
         for one in batch
     ]
 
 
-@given(batches, st.integers(1, 3))
-def test_the_deltas_add_up_to_the_state_and_load(history, services):
+@given(batches, st.lists(surroundings, min_size=1, max_size=3), st.integers(1, 3))
+def test_the_deltas_add_up_to_the_state_and_load(history, nodes, services):
     """Whatever changes in whatever order: every delta, as iptables-restore input, leads to exactly what is planned."""
-    planner = IptablesPlanner(Surroundings(Family.V4, pods=PODS))
+    planner = IptablesPlanner(nodes[0])
     ruleset, state = Ruleset(), {}
     start = diff(planner.objects, state)
     start.apply_to(state)
@@ -241,8 +452,15 @@ def test_the_deltas_add_up_to_the_state_and_load(history, services):
         last[service] = named(service, batch)
         delta = Delta()
         planner.replace(ServiceName("default", f"s{service}"), last[service], delta)
+        planner.settle(nodes[step % len(nodes)], delta)
         delta.apply_to(state)
         ruleset.restore(render(delta, OURS))
-    assert state == planner.objects == planned(*[one for batch in last.values() for one in batch])
-    assert {key: tuple(rules) for key, rules in ruleset.chains.items() if rules or key in state} == state
+    anew = IptablesPlanner(nodes[(len(history) - 1) % len(nodes)])
+    for service, batch in last.items():
+        anew.replace(ServiceName("default", f"s{service}"), batch, Delta())
+    assert state == planner.objects == anew.objects
+    rules = {key: tuple(rules) for key, rules in ruleset.chains.items() if rules or key in state}
+    assert rules == {key: value for key, value in state.items() if key[0] != SET_TABLE}
     assert all(len(chain) <= MAX_NAME for _, chain in state)
+    needed = {name for rules in state.values() for rule in rules for name in re.findall(r"-set (NETPROXY-\S+)", rule)}
+    assert needed <= {name for table, name in state if table == SET_TABLE}
