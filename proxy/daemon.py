@@ -1,21 +1,28 @@
-"""netproxy as a process: a source feeds the tracker, one task owns the kernel, and a socket tells how it goes."""
+"""netproxy as a process: a source feeds the tracker, one task owns the rules, and sockets tell how it goes."""
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Sequence
 from contextlib import aclosing, suppress
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 
-from controlloop.health import HealthServer
+from controlloop.family import Family
 from controlloop.logs import Log
 from controlloop.notify import Notifier
 from controlloop.pulse import Pulse
 from controlloop.runner import Runner
-from controlloop.runtime import only_one, runtime_directory
+from controlloop.runtime import only_one
 from controlloop.skips import SkippedLog
+from proxy import sysctls
 from proxy.config import Settings
-from proxy.frontends import ServiceName
+from proxy.conntrack.keeper import FlowKeeper
+from proxy.frontends import Frontend, ServiceName
 from proxy.leftovers import families, leftovers, remove_rules
 from proxy.node import Node, Surroundings
 from proxy.rules import Rules, engine
+from proxy.servers import Servers
 from proxy.services import Options
 from proxy.sources.opening import open_source
 from proxy.status import ProxyStatus
@@ -23,43 +30,55 @@ from proxy.tracker import Tracker
 
 log = Log("netproxy")
 
-RESYNC_S = 30.0
-
-
-def make_rules(settings: Settings, wake: Callable[[], None]) -> Rules:
-    """One engine for each family, in the mode that was asked for."""
-    surroundings = (Surroundings(family, pods=settings.detection.cluster_cidrs.get(family)) for family in families())
-    return Rules({each.family: engine(settings.mode, each, wake) for each in surroundings}, RESYNC_S)
+Changes = Sequence[tuple[ServiceName, tuple[Frontend, ...]]]
 
 
 class Netproxy:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._tracker = Tracker(Node(settings.node_name), Options(balance=settings.balance))
         self._source = open_source(settings.source)
+        options = Options(balance=settings.balance, external_ranges=settings.external_ranges)
+        self._tracker = Tracker(Node(settings.node_name), options, datetime.now(UTC))
         self._changed: set[ServiceName] = set()
+        self._unfinished: dict[ServiceName, tuple[Frontend, ...]] = {}
+        """Planned, and perhaps not yet written by every family."""
         self._listed = asyncio.Event()
         self._leftovers_gone = False
         self._notifier = Notifier()
         self._pulse = Pulse(self._notifier)
-        self._runner = Runner(self._sync, resync_s=RESYNC_S, turn=self._pulse.turn)
-        self._rules = make_rules(settings, self._runner.wake)
+        self._runner = Runner(self._sync, resync_s=settings.sync_period_s, turn=self._pulse.turn)
+        self._cleaner = Runner(self._clean_flows, resync_s=settings.sync_period_s, turn=lambda: None)
+        surroundings = (self._surroundings(family) for family in families())
+        wake = self._runner.wake
+        self._rules = Rules(
+            {each.family: engine(settings.mode, each, wake) for each in surroundings}, settings.sync_period_s
+        )
+        self._flows = FlowKeeper(lambda _family: frozenset())
         self._skipped = SkippedLog(log)
-        self._status = ProxyStatus(settings, self._source, self._rules, self._skipped)
+        self._status = ProxyStatus(settings, self._source, self._tracker, self._rules, self._skipped)
+        self._status.flows = self._flows
+        self._status.pending = lambda: len(self._changed)
 
     async def run(self) -> None:
-        routes = {**self._status.routes(), "/healthz": self._pulse.healthz}
         async with asyncio.TaskGroup() as group:
-            group.create_task(HealthServer(runtime_directory() / "netproxy.sock", routes).run())
+            group.create_task(Servers(self._settings, self._status.routes()).run())
             group.create_task(self._follow())
             group.create_task(self._program())
             group.create_task(self._rules.keep_auditing())
 
+    def _surroundings(self, family: Family) -> Surroundings:
+        pods = dict(self._settings.detection.cluster_cidrs).get(family)
+        return Surroundings(family, pods=pods, masquerade_all=self._settings.masquerade_all)
+
     async def _follow(self) -> None:
         async with aclosing(self._source.batches()) as batches:
             async for batch in batches:
-                self._changed |= self._tracker.apply(batch)
+                self._status.meters.took_in(batch.updates, time.time())
+                changed = self._tracker.apply(batch)
                 self._skipped.tell(self._tracker.skipped)
+                if changed:
+                    self._changed |= changed
+                    self._status.liveness.queued()
                 if batch.complete:
                     self._listed.set()
                 self._runner.wake()
@@ -72,21 +91,43 @@ class Netproxy:
             with suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await self._listed.wait()
-        await self._runner.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._runner.run())
+            group.create_task(self._cleaner.run())
 
     async def _sync(self, resync: bool) -> None:  # noqa: FBT001 - the runner's contract
         changed, self._changed = self._changed, set()
-        frontends = [(service, self._tracker.frontends(service)) for service in changed]
-        self._rules.plan(frontends)
-        try:
-            await self._rules.sync()
-        finally:
-            self._status.count(frontends)
+        changes = [(service, self._tracker.frontends(service)) for service in changed]
+        self._unfinished.update(changes)
+        self._status.totals.count(changes)
+        self._rules.plan(changes)
+        triggers = [trigger for service in changed for trigger in self._tracker.take_triggers(service)]
+        await self._rules.sync(partial(self._written, triggers))
+        await self._finish()
         # Only now, with every service answering in this mode, may what another mode left go.
         if resync and not self._leftovers_gone:
             self._leftovers_gone = not await remove_rules(leftovers(self._settings.mode))
         if self._rules.in_kernel and not self._status.was_ready:
             self._became_ready()
+
+    def _written(self, triggers: Sequence[datetime], family: Family) -> None:
+        stats = self._rules.engines[family].stats
+        self._status.programmed(f"IPv{family.value}", stats, triggers, datetime.now(UTC))
+
+    async def _finish(self) -> None:
+        """What follows once the rules are in the kernel."""
+        finished, self._unfinished = self._unfinished, {}
+        self._flows.note(finished.items())
+        if finished:
+            self._cleaner.wake()
+        await self._status.health_checks.settle(self._tracker.health_checks(), ("",))
+
+    async def _clean_flows(self, resync: bool) -> None:  # noqa: FBT001 - the runner's contract
+        del resync  # what is due is due
+        await self._flows.clean()
+        self._status.meters.cleaned(self._flows.last_duration_s)
+        if (due_s := self._flows.next_due_s) is not None:
+            asyncio.get_running_loop().call_later(due_s, self._cleaner.wake)
 
     def _became_ready(self) -> None:
         self._status.was_ready = True
@@ -97,6 +138,20 @@ class Netproxy:
 
 async def serve(settings: Settings) -> None:
     with only_one("netproxy"):
-        if not settings.detection.cluster_cidrs:
-            log.warning("without --cluster-cidr nobody knows who is a pod: callers from outside are not masqueraded")
+        prepare(settings)
         await Netproxy(settings).run()
+
+
+async def initialise(settings: Settings) -> None:
+    """--init-only: what needs more rights than the daemon has."""
+    prepare(settings)
+
+
+def prepare(settings: Settings) -> None:
+    """Settings of the kernel. Without the right to make them the daemon runs all the same, and says so."""
+    for problem in sysctls.apply(settings):
+        log.warning("not set", problem=problem)
+    try:
+        Path("/proc/self/oom_score_adj").write_text(f"{settings.oom_score_adj}\n")
+    except OSError as error:
+        log.info("not set", problem=f"oom_score_adj {settings.oom_score_adj}: {error.strerror}")

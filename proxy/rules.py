@@ -62,14 +62,21 @@ class Rules:
     def settle(self, surroundings: Surroundings) -> None:
         self.engines[surroundings.family].settle(surroundings)
 
-    async def sync(self) -> None:
-        """Write what was planned and what drifted. One family's failure does not keep the other from being right."""
+    async def sync(self, written: Callable[[Family], None]) -> None:
+        """Write what was planned and what drifted, and call `written` for each family that has it.
+
+        One family's failure does not keep the other from being right.
+        """
         outcomes = await asyncio.gather(*(engine.sync() for engine in self.each), return_exceptions=True)
-        failures = [(engine, error) for engine, error in zip(self.each, outcomes, strict=True) if error]
-        for engine, error in failures:
-            log.warning("not synced", rules=engine.name, error=error)
-        for _, error in failures:
-            raise error
+        failure: BaseException | None = None
+        for (family, engine), error in zip(self.engines.items(), outcomes, strict=True):
+            if error:
+                log.warning("not synced", rules=engine.name, error=error)
+                failure = error
+            else:
+                written(family)
+        if failure:
+            raise failure
 
     def fights(self) -> Iterator[tuple[str, str]]:
         return chain.from_iterable(engine.fights() for engine in self.each)

@@ -1,45 +1,82 @@
-"""What netproxy tells about itself to netctl and to probes."""
+"""What netproxy tells about itself to netctl, to probes and to Prometheus."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from typing import Any
+
+import msgspec
 
 from controlloop import __version__
 from controlloop.health import metrics_answer
 from controlloop.http_server import Answer, Routes, json_answer, yes_or_no
 from controlloop.skips import SkippedLog
 from proxy.config import Settings
+from proxy.conntrack.keeper import FlowKeeper
 from proxy.frontends import Frontend, ServiceName
-from proxy.metrics import families
+from proxy.health_checks import HealthChecks
+from proxy.liveness import Liveness
+from proxy.meters import Meters
+from proxy.metrics import families, no_local_endpoints
 from proxy.rules import Rules
 from proxy.sources import Source
+from proxy.tracker import Tracker
+
+
+class Totals:
+    """How many frontends and endpoints there are: adding them up anew takes a tenth of a second at 10,000 services."""
+
+    def __init__(self) -> None:
+        self.frontends = self.endpoints = 0
+        self._of: dict[ServiceName, tuple[int, int]] = {}
+
+    @property
+    def services(self) -> int:
+        return len(self._of)
+
+    def count(self, changed: Iterable[tuple[ServiceName, Sequence[Frontend]]]) -> None:
+        for service, frontends in changed:
+            before = self._of.pop(service, (0, 0))
+            after = (len(frontends), sum(len(frontend.endpoints) for frontend in frontends))
+            if frontends:
+                self._of[service] = after
+            self.frontends += after[0] - before[0]
+            self.endpoints += after[1] - before[1]
 
 
 class ProxyStatus:
-    def __init__(self, settings: Settings, source: Source, rules: Rules, skipped: SkippedLog) -> None:
+    def __init__(self, settings: Settings, source: Source, tracker: Tracker, rules: Rules, skipped: SkippedLog) -> None:
         self.was_ready = False
+        self.totals = Totals()
+        self.meters = Meters()
+        self.pending: Callable[[], int] = lambda: 0
         self._settings = settings
         self._source = source
+        self._tracker = tracker
         self._rules = rules
         self._skipped = skipped
-        self._counts: dict[ServiceName, tuple[int, int]] = {}
-        self._frontends = self._endpoints = 0
-
-    def count(self, changed: Iterable[tuple[ServiceName, Sequence[Frontend]]]) -> None:
-        """Keep the totals as services change: adding them up anew takes a tenth of a second at 10,000 services."""
-        for service, frontends in changed:
-            before = self._counts.pop(service, (0, 0))
-            after = (len(frontends), sum(len(frontend.endpoints) for frontend in frontends))
-            if frontends:
-                self._counts[service] = after
-            self._frontends += after[0] - before[0]
-            self._endpoints += after[1] - before[1]
+        patience_s = 2 * settings.sync_period_s
+        self.liveness = Liveness((f"IPv{family.value}" for family in rules.engines), patience_s)
+        self.health_checks = HealthChecks(lambda: self.liveness.healthy)
+        self.flows: FlowKeeper | None = None
 
     def routes(self) -> Routes:
         return {
             "/status": lambda: json_answer(self.document()),
             "/readyz": self.readyz,
-            "/metrics": lambda: metrics_answer(families(self.document())),
+            "/healthz": lambda: self._counted("healthz", self.liveness.healthz()),
+            "/livez": lambda: self._counted("livez", self.liveness.livez()),
+            "/metrics": self._metrics,
+            "/proxyMode": lambda: Answer(200, self._settings.mode.value.encode()),
+            "/configz": lambda: json_answer(msgspec.to_builtins(self._settings, enc_hook=str)),
         }
+
+    def _counted(self, page: str, answer: Answer) -> Answer:
+        self.meters.answers[page, answer.status] += 1
+        return answer
+
+    def _metrics(self) -> Answer:
+        missing = no_local_endpoints(self._tracker.no_local_endpoints())
+        return metrics_answer([*families(self.document(), self.meters), missing])
 
     def gap(self) -> str:
         """What keeps the kernel from holding what it should; empty when nothing does."""
@@ -62,10 +99,29 @@ class ProxyStatus:
             "ready": not gap,
             "waiting_for": gap or None,
             "source": {"kind": self._settings.source_kind, "away": self._source.away or None},
-            "services": len(self._counts),
-            "frontends": self._frontends,
-            "endpoints": self._endpoints,
+            "services": self.totals.services,
+            "frontends": self.totals.frontends,
+            "endpoints": self.totals.endpoints,
+            "pending": self.pending(),
             "skipped": [{"name": each.name, "reason": each.reason} for each in self._skipped.current.values()],
             "skipped_total": self._skipped.total,
+            "quarantined": _named((str(service), reason) for service, reason in self._rules.quarantined()),
+            "findings": _named(self._findings()),
+            "flows_forgotten": self.flows.deleted if self.flows else 0,
             "rules": {engine.name: engine.stats for engine in self._rules.each},
         }
+
+    def _findings(self) -> Iterable[tuple[str, str]]:
+        yield from self._rules.fights()
+        for service, reason in self.health_checks.failures.items():
+            yield f"health check of {service}", reason
+
+    def programmed(self, family: str, engine_stats: Any, triggers: Iterable[datetime], now: datetime) -> None:
+        """A sync of this family succeeded."""
+        self.liveness.written(family)
+        self.meters.synced(family, engine_stats)
+        self.meters.programmed(family, triggers, now)
+
+
+def _named(pairs: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"name": name, "reason": reason} for name, reason in pairs]

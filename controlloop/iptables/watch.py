@@ -4,7 +4,6 @@ from collections.abc import Container
 
 from controlloop.family import Family
 from controlloop.iptables.chains import Key, Owned, Rules
-from controlloop.iptables.transaction import TABLES
 from controlloop.nft import notifications as said
 from controlloop.nft.notifications import Change, Message
 from controlloop.nft.watch import RulesetWatch
@@ -20,7 +19,7 @@ class IptablesWatch(RulesetWatch[Key, Rules]):
         self._owned = owned
 
     def _note(self, change: Change, message: Message) -> bool:
-        if change.table not in TABLES:
+        if change.table not in self._owned.tables:
             return False
         if not change.chain:
             self._drift.everything |= change.is_removal

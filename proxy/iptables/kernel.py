@@ -1,14 +1,15 @@
 """The kernel's side of the iptables backend."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from controlloop.command import run
+from controlloop.command import CommandError, own_processes, run
 from controlloop.delta import Delta
 from controlloop.family import Family
 from controlloop.iptables.chains import Key, Rules
 from controlloop.iptables.kernel import IptablesChains, Variant, program_name
+from controlloop.iptables.watch import IptablesWatch
 from controlloop.logs import Log
 from proxy.iptables.address_sets import AddressSets
 from proxy.iptables.balancing import MEMORY_PREFIX, Memory
@@ -23,6 +24,9 @@ RELEASE_S, RELEASE_TURN_S = 2.0, 0.02
 
 class IptablesBackend(IptablesChains):
     """One family's chains `NETPROXY-*` and the sets that they name. Without a variant: the host's."""
+
+    asking_changes = True
+    """iptables-restore --test does not ask the kernel."""
 
     def __init__(self, family: Family, variant: Variant | None = None) -> None:
         # Only IPv4 has localhost node ports, which are what needs a guard in table raw.
@@ -45,6 +49,25 @@ class IptablesBackend(IptablesChains):
         self._released -= wanted
         await super().apply(delta)
         self._released = self._sets.destroy(self._released | _sets_in(delta.drop) - wanted)
+
+    async def refusal(self, delta: Delta[Key, Rules]) -> CommandError | None:
+        try:
+            await self.apply(delta)
+        except CommandError as error:
+            return error
+        return None
+
+    async def watch(self, desired: Callable[[], Mapping[Key, Rules]]) -> IptablesWatch | None:
+        """Nobody tells of changes in legacy tables."""
+        del desired  # chains are read by name, whatever should be in them
+        if await self.variant() is Variant.LEGACY:
+            return None
+        return IptablesWatch(self._family, self._owned, own_processes)
+
+    def kind(self, key: Key) -> str:
+        if key[0] == SET_TABLE:
+            return "set"
+        return "chain" if OURS.is_ours(key[1]) else "jump"
 
     async def cleanup(self) -> None:
         """See controlloop.sync.Backend. Sets that the other variant's rules name are left to that variant."""

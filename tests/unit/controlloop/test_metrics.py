@@ -4,7 +4,17 @@ import re
 
 import pytest
 
-from controlloop.metrics import CONTENT_TYPE, MetricFamily, Sample, by_label, counter, exposition, gauge, number_text
+from controlloop.metrics import (
+    CONTENT_TYPE,
+    Histogram,
+    MetricFamily,
+    Sample,
+    by_label,
+    counter,
+    exposition,
+    gauge,
+    number_text,
+)
 
 LINE = re.compile(r'([a-z_]+)(?:\{((?:[a-z_]+="(?:[^"\\\n]|\\[\\"n])*",?)+)\})? (\S+)')
 
@@ -63,4 +73,20 @@ def test_a_counter_and_a_gauge_need_no_label():
     assert text(counter("a_total", "A.", 2), gauge("b", "B.", 0.5, node="n")).splitlines()[2::3] == [
         "a_total 2",
         'b{node="n"} 0.5',
+    ]
+
+
+def test_a_histogram_counts_what_is_at_most_each_bound():
+    took = Histogram((0.001, 0.5, 2))
+    for value in (0.0005, 0.001, 0.3, 1.0, 7.0):
+        took.observe(value)
+    assert text(MetricFamily("took_seconds", "histogram", "Time.", tuple(took.samples(family="ip")))).splitlines() == [
+        "# HELP took_seconds Time.",
+        "# TYPE took_seconds histogram",
+        'took_seconds_bucket{family="ip",le="0.001"} 2',
+        'took_seconds_bucket{family="ip",le="0.5"} 3',
+        'took_seconds_bucket{family="ip",le="2"} 4',
+        'took_seconds_bucket{family="ip",le="+Inf"} 5',
+        'took_seconds_sum{family="ip"} 8.3015',
+        'took_seconds_count{family="ip"} 5',
     ]
