@@ -7,6 +7,7 @@ once. Flags that are ours alone count beside either.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_network
+from math import ceil
 from typing import Any
 
 from controlloop.durations import parse_duration
@@ -156,7 +157,7 @@ def _ranges(given: Given) -> tuple[IPNetwork, ...] | None:
     return tuple(found) or None
 
 
-def _drain(given: Given) -> float | None:
+def _drain(given: Given) -> int | None:
     if not given.text:
         return None
     try:
@@ -165,7 +166,7 @@ def _drain(given: Given) -> float | None:
         seconds = -1.0
     if seconds < 0:
         raise given.refused("want a length of time such as 30s or 5m")
-    return seconds
+    return ceil(seconds)
 
 
 def _remarks(values: FlagValues, configured: Configured) -> Iterable[Remark]:

@@ -89,7 +89,7 @@ class Settings:
     balance: Balance = Balance.RANDOM
     external_ranges: tuple[IPNetwork, ...] | None = None
     """Where external IPs and load balancer addresses may be; None: anywhere."""
-    drain_s: float | None = None
+    drain_s: int | None = None
     """For Services that do not say it themselves; None: flows live until they die."""
     node_zone: str = ""
     """For sources that know no Node."""
@@ -118,10 +118,6 @@ class Settings:
 
 
 LIVE = (
-    "balance",
-    "external_ranges",
-    "drain_s",
-    "node_zone",
     "bind_address",
     "detection",
     "node_port_addresses",
@@ -130,7 +126,7 @@ LIVE = (
     "masquerade_bit",
     "remarks",
 )
-"""What can be different from one moment to the next. All else is read once, at the start."""
+"""What a changed --config can change from one moment to the next. All else is read once, at the start."""
 
 
 def apply_live(running: Settings, wanted: Settings) -> tuple[Settings, tuple[str, ...]]:

@@ -21,8 +21,15 @@ PLURALS = {
     "/api/v1/pods": "pods",
     "/api/v1/services": "services",
     "/apis/discovery.k8s.io/v1/endpointslices": "endpointslices",
+    "/apis/networking.k8s.io/v1/servicecidrs": "servicecidrs",
 }
-KINDS = {"nodes": "Node", "pods": "Pod", "services": "Service", "endpointslices": "EndpointSlice"}
+KINDS = {
+    "nodes": "Node",
+    "pods": "Pod",
+    "services": "Service",
+    "endpointslices": "EndpointSlice",
+    "servicecidrs": "ServiceCIDR",
+}
 NAMESPACED = re.compile(r"(/api/v1|/apis/[^/]+/[^/]+)/namespaces/([^/]+)(/.+)")
 MERGE_KEYS = {"conditions": "type", "addresses": "type"}
 
@@ -41,6 +48,8 @@ class Fault:
     """Put into the stream of a watch, or in place of the body."""
     hang: bool = False
     """Take the request and say nothing."""
+    plural: str = ""
+    """Only a request for these ("" = any)."""
 
 
 @dataclass
@@ -49,6 +58,7 @@ class Event:
     plural: str
     type: str
     object: dict
+    before: dict | None = None
 
 
 @dataclass
@@ -159,8 +169,9 @@ class ApiServer:
         self.revision += 1
         stored = copy.deepcopy(made)
         stored["metadata"]["resourceVersion"] = str(self.revision)
+        before = self.objects[plural].get(key)
         self.objects[plural][key] = stored
-        self.history.append(Event(self.revision, plural, kind, stored))
+        self.history.append(Event(self.revision, plural, kind, stored, before))
         self._wake()
         return stored
 
@@ -194,7 +205,7 @@ class ApiServer:
         self.seen.append(seen)
         self.arrived.set()
         self.arrived = asyncio.Event()
-        fault = self._fault(seen.verb)
+        fault = self._fault(seen)
         answer.limit = fault.drop_after
         try:
             if fault.hang:
@@ -207,9 +218,9 @@ class ApiServer:
             status = {"kind": "Status", "code": refusal.status, "message": refusal.message}
             await answer.whole(refusal.status, json.dumps(status).encode(), refusal.headers)
 
-    def _fault(self, verb):
+    def _fault(self, seen):
         for fault in self.faults:
-            if fault.verb in ("", verb):
+            if fault.verb in ("", seen.verb) and fault.plural in ("", seen.plural):
                 self.faults.remove(fault)
                 return fault
         return Fault()
@@ -288,8 +299,8 @@ class ApiServer:
             moved = self.moved
             for event in [event for event in self.history if event.revision > after and event.plural == seen.plural]:
                 after = event.revision
-                if selects(seen, event.object):
-                    await answer.event(event.type, event.object)
+                if kind := kind_for(seen, event):
+                    await answer.event(kind, event.object)
             if bookmarks < self.bookmarks and seen.query.get("allowWatchBookmarks") == "true":
                 bookmarks = self.bookmarks
                 await answer.event("BOOKMARK", self._bookmark(seen.plural))
@@ -357,6 +368,15 @@ async def receive(http, reader):
             return head, body
         else:
             return None
+
+
+def kind_for(seen, event):
+    """What an event is to a watch with selectors; empty when it is none of its business."""
+    before = event.before is not None and selects(seen, event.before)
+    after = event.type != "DELETED" and selects(seen, event.object)
+    if after:
+        return "MODIFIED" if before else "ADDED"
+    return "DELETED" if before else ""
 
 
 def selects(seen, content):

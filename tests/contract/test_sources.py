@@ -1,10 +1,14 @@
-"""What every source promises: one suite, on a directory of manifests and on a real etcd."""
+"""What every source promises: one suite, on a directory of manifests, a real etcd and a Kubernetes API."""
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from itertools import count
+from json import loads
 
 import pytest
+from apiclient import client_of
+from apiserver import Fault, running_apiserver
 from builders import json, make_endpoint_slice, make_service
 
 from controlloop.etcd import Etcd
@@ -13,9 +17,11 @@ from proxy.node import Node
 from proxy.services import Options
 from proxy.sources.etcd import EtcdSource
 from proxy.sources.files import FilesSource
+from proxy.sources.kubernetes import KubernetesSource
 from proxy.tracker import Tracker
 
 DEADLINE_S = 20.0
+PLURALS = {"Service": "services", "EndpointSlice": "endpointslices"}
 FOLDERS = {"Service": "services", "EndpointSlice": "endpointslices"}
 
 prefixes = (f"/test/sources/{number}" for number in count())
@@ -48,6 +54,23 @@ class FilesWorld:
         pass
 
 
+class KubernetesWorld:
+    def __init__(self, server):
+        self.server = server
+
+    def source(self):
+        return KubernetesSource(client_of(self.server))
+
+    async def put(self, made, raw=None):
+        self.server.put(PLURALS[made["kind"]], made if raw is None else {**made, **loads(raw)})
+
+    async def delete(self, made):
+        self.server.delete(PLURALS[made["kind"]], made["metadata"]["name"], made["metadata"]["namespace"])
+
+    async def close(self):
+        pass
+
+
 class EtcdWorld:
     def __init__(self, server):
         self.server = server
@@ -70,14 +93,28 @@ class EtcdWorld:
         await self.etcd.close()
 
 
-@pytest.fixture(params=["files", "etcd"])
-async def world(request, tmp_path):
-    if request.param == "files":
-        made = FilesWorld(tmp_path / "manifests")
-    else:
-        made = EtcdWorld(request.getfixturevalue("etcd_server"))
+@asynccontextmanager
+async def world_of(kind, request, tmp_path):
+    if kind == "kubernetes":
+        async with running_apiserver() as server:
+            yield KubernetesWorld(server)
+        return
+    made = FilesWorld(tmp_path / "manifests") if kind == "files" else EtcdWorld(request.getfixturevalue("etcd_server"))
     yield made
     await made.close()
+
+
+@pytest.fixture(params=["files", "etcd", "kubernetes"])
+async def world(request, tmp_path):
+    async with world_of(request.param, request, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(params=["files", "etcd"])
+async def world_of_bytes(request, tmp_path):
+    """Anybody may put anything there; an API server holds objects."""
+    async with world_of(request.param, request, tmp_path) as made:
+        yield made
 
 
 @pytest.fixture
@@ -90,6 +127,8 @@ async def etcd_world(etcd_server):
 class Followed:
     """A tracker that takes in all that a source says."""
 
+    changed = staticmethod(lambda: None)
+
     def __init__(self):
         self.tracker = Tracker(Node("node-a"), Options())
         self.batches = 0
@@ -97,9 +136,10 @@ class Followed:
 
     async def follow(self, source):
         async for batch in source.batches():
-            assert batch.listed or self.batches, "the first batch lists everything"
             self.tracker.apply(batch)
-            self.batches += 1
+            assert batch.complete or not self.batches, "what was complete once stays so"
+            self.batches += batch.complete
+            self.changed()
             self._moved.set()
 
     def served(self, service=WEB):
@@ -127,6 +167,13 @@ async def following(world):
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def eventually(condition):
+    """For what nobody tells of."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 async def test_a_source_with_nothing_in_it_says_so(world):
@@ -173,8 +220,20 @@ async def test_a_reader_who_starts_later_sees_the_same(world):
             ]
 
 
-@pytest.mark.parametrize("raw", [b"", b"{", b"\xff\xfe", b"[" * 10_000, json(make_service(ports=[("http", "TCP", 0)]))])
-async def test_a_malformed_object_is_named_and_harms_no_other(world, raw):
+@pytest.mark.parametrize("raw", [b"", b"{", b"\xff\xfe", b"[" * 10_000])
+async def test_what_is_no_object_is_named_and_harms_no_other(world_of_bytes, raw):
+    await malformed(world_of_bytes, raw)
+
+
+WRONG = [make_service(ports=[("http", "TCP", 0)]), make_service(cluster_ips=[7]), {**make_service(), "spec": None}]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=["port", "address", "spec"])
+async def test_a_malformed_object_is_named_and_harms_no_other(world, wrong):
+    await malformed(world, json(wrong))
+
+
+async def malformed(world, raw):
     """It keeps its last good version, and the next good one repairs it."""
     await world.put(make_service())
     async with following(world) as followed:
@@ -191,7 +250,7 @@ async def test_a_malformed_object_is_named_and_harms_no_other(world, raw):
 
 
 async def test_a_malformed_object_that_was_never_good_is_forgotten_when_deleted(world):
-    await world.put(make_service(), raw=b"{")
+    await world.put(make_service(), raw=json(WRONG[0]))
     async with following(world) as followed:
         await followed.until(lambda: followed.tracker.skipped)
         await world.delete(make_service())
@@ -249,3 +308,167 @@ async def test_a_malformed_key_beside_good_ones_is_named(etcd_world):
         assert set(followed.tracker.skipped) == {key}
         await etcd_world.etcd.delete(key)
         await followed.until(lambda: not followed.tracker.skipped)
+
+
+@pytest.fixture
+async def server():
+    async with running_apiserver() as made:
+        yield made
+
+
+@asynccontextmanager
+async def following_api(server, **options):
+    followed = Followed()
+    source = KubernetesSource(client_of(server, **options))
+    task = asyncio.create_task(followed.follow(source))
+    followed.source = source
+    try:
+        yield followed
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("late", ["services", "endpointslices"])
+async def test_nothing_is_complete_before_both_lists_are_in(server, late):
+    """A proxy that wrote what it has so far would refuse connections that have an endpoint."""
+    for number in range(10):
+        server.put("services", make_service(name=f"s-{number}", cluster_ips=[f"10.96.1.{number}"]))
+        server.put("endpointslices", make_endpoint_slice(name=f"s-{number}-x", service=f"s-{number}"))
+    server.faults += [Fault("list", hang=True, plural=late)]
+    async with following_api(server, timeout_s=0.3) as followed:
+        await followed.until(lambda: True)
+        assert len(followed.tracker.services()) == 10
+        assert all(len(followed.served(each)) == 1 for each in followed.tracker.services())
+    lists = [seen.plural for seen in server.requests("list")]
+    assert lists.count(late) > 4, "the one that hung, and four pages"
+
+
+async def test_the_selectors_of_kube_proxy_are_asked_for_and_followed(server):
+    """A Service that stops matching is one that is gone."""
+    server.put("services", make_service(name="foreign", labels={"service.kubernetes.io/service-proxy-name": "x"}))
+    server.put("services", make_service(name="headless", cluster_ips=["None"]))
+    server.put("services", make_service())
+    async with following_api(server) as followed:
+        await followed.serves({"10.96.0.10:80": ""})
+        assert followed.tracker.services() == {WEB}
+        server.put("services", make_service(labels={"service.kubernetes.io/service-proxy-name": "x"}))
+        await followed.serves({})
+        server.put("services", make_service())
+        await followed.serves({"10.96.0.10:80": ""})
+    asked = {(seen.plural, seen.query["labelSelector"], seen.query.get("fieldSelector")) for seen in server.seen}
+    assert asked == {
+        ("services", "!service.kubernetes.io/service-proxy-name", "spec.clusterIP!=None"),
+        ("endpointslices", "!service.kubernetes.io/headless", None),
+    }
+
+
+FAULTS = [
+    Fault("list", status=401),
+    Fault("list", status=403),
+    Fault("list", status=500),
+    Fault("list", status=429, headers=(("Retry-After", "1"),)),
+    Fault("list", drop_after=300),
+    Fault("list", drop_after=0),
+    Fault("list", insert=b"<html>"),
+    Fault("list", insert=b'{"metadata":{},"items":[{"metadata":{"na'),
+    Fault("list", insert=b'{"metadata":{"resourceVersion":"1"},"items":[{"spec":{}}]}'),
+    Fault("list", hang=True),
+    Fault("watch", status=401),
+    Fault("watch", status=410),
+    Fault("watch", status=500),
+    Fault("watch", insert=b"garbage\n"),
+    Fault("watch", insert=b'{"type":"ADDED","object":{"metad'),
+    Fault("watch", insert=b'{"type":"ERROR","object":{"code":410,"message":"too old"}}\n'),
+    Fault("watch", drop_after=10),
+    Fault("watch", hang=True),
+]
+
+
+@pytest.mark.kube_proxy("6.2-9")
+@pytest.mark.parametrize("plural", ["services", "endpointslices"])
+@pytest.mark.parametrize(
+    "fault", FAULTS, ids=lambda fault: f"{fault.verb}-{fault.status or fault.insert[:8] or fault.hang}"
+)
+async def test_an_api_server_that_fails_disturbs_nothing_and_is_followed_again(server, fault, plural):
+    server.put("services", make_service())
+    server.put("endpointslices", make_endpoint_slice())
+    server.faults += [replace(fault, plural=plural), replace(fault, plural=plural)]
+    async with following_api(server, timeout_s=0.3, watch_s=1) as followed:
+        await followed.serves(SERVED)
+        server.put("endpointslices", make_endpoint_slice(endpoints=["10.244.1.6"]))
+        server.put("services", make_service(cluster_ips=["10.96.0.11"]))
+        await followed.serves({"10.96.0.11:80": "10.244.1.6:8080"})
+        await eventually(lambda: not followed.source.away)
+    assert server.faults == []
+
+
+async def test_what_was_deleted_behind_a_gap_is_gone_without_a_flap(server):
+    for name, address in (("web", "10.96.0.10"), ("other", "10.96.0.20")):
+        server.put("services", make_service(name=name, cluster_ips=[address]))
+    async with following_api(server) as followed:
+        await followed.serves({"10.96.0.20:80": ""}, OTHER)
+        seen = []
+        followed.changed = lambda: seen.append(followed.served())
+        server.faults += [Fault("watch", status=500)] * 4
+        server.drop_connections()
+        server.delete("services", "other", "default")
+        server.compact()
+        await followed.serves({}, OTHER)
+        assert followed.served() == {"10.96.0.10:80": ""}
+        assert seen
+        assert all(served == {"10.96.0.10:80": ""} for served in seen)
+
+
+@pytest.mark.kube_proxy("6.2-9")
+async def test_away_says_why_and_traffic_keeps_its_frontends(server):
+    server.put("services", make_service())
+    async with following_api(server) as followed:
+        await followed.serves({"10.96.0.10:80": ""})
+        server.forbidden |= {("watch", "services"), ("list", "services")}
+        server.drop_connections()
+        await eventually(lambda: "not permitted" in followed.source.away)
+        assert followed.served() == {"10.96.0.10:80": ""}
+        server.forbidden.clear()
+        server.put("services", make_service(cluster_ips=["10.96.0.11"]))
+        await followed.serves({"10.96.0.11:80": ""})
+        await eventually(lambda: not followed.source.away)
+
+
+async def test_a_list_of_30_mb_is_taken_in_page_by_page_without_what_nobody_reads(server):
+    noise = [{"manager": "controller", "fieldsV1": {f"f:field-{number}": {} for number in range(800)}}]
+    for number in range(2000):
+        made = make_service(name=f"s-{number}", cluster_ips=[f"10.97.{number >> 8}.{number & 255}"])
+        made["metadata"]["managedFields"] = noise
+        server.put("services", made)
+    size = sum(len(json(each)) for each in server.objects["services"].values())
+    assert size > 30_000_000
+    batches, source = [], KubernetesSource(client_of(server, page=100, timeout_s=60.0))
+    async with aclosing(source.batches()) as stream:
+        async for batch in stream:
+            batches.append(batch)
+            if batch.complete:
+                break
+    assert max(len(batch.updates) for batch in batches) == 100
+    bodies = [update.body for batch in batches for update in batch.updates]
+    assert len(bodies) == 2000
+    assert max(map(len, bodies)) < 1000
+    assert not any(b"managedFields" in body for body in bodies)
+
+
+async def test_the_same_objects_give_the_same_frontends_from_every_source(server, etcd_server, tmp_path):
+    worlds = [FilesWorld(tmp_path / "manifests"), EtcdWorld(etcd_server), KubernetesWorld(server)]
+    objects = [make_service(), make_endpoint_slice()]
+    objects += [make_service(name="other", cluster_ips=["10.96.0.20", "fd00::20"], ports=[("dns", "UDP", 53)])]
+    objects += [make_endpoint_slice(name="o-1", service="other", ports=[("dns", "UDP", 5353)])]
+    objects += [make_endpoint_slice(name="o-2", service="other", address_type="IPv6", endpoints=["fd01::5"])]
+    found = []
+    for world in worlds:
+        for made in objects:
+            await world.put(made)
+        async with following(world) as followed:
+            await followed.until(lambda followed=followed: len(followed.tracker.services()) == 2)
+            await followed.serves(SERVED)
+            found.append({name: followed.tracker.frontends(name) for name in (WEB, OTHER)})
+        await world.close()
+    assert found[0] == found[1] == found[2]
