@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from sys import intern
 from typing import Annotated, Any, Literal, overload
 
 import msgspec
@@ -56,6 +57,22 @@ class Read(Struct, frozen=True, gc=False, rename="camel"):
     """A part of an object. Unknown fields are left unread; null stands for an absent field, as in the API."""
 
 
+class Metadata(Read, frozen=True):
+    name: Subdomain
+    namespace: Label | None = None
+
+
+class Named(Read, frozen=True):
+    """A whole object."""
+
+    metadata: Metadata
+
+    @property
+    def object_name(self) -> ObjectName:
+        # Tens of thousands of objects are in a handful of namespaces.
+        return ObjectName(intern(self.metadata.namespace or DEFAULT_NAMESPACE), self.metadata.name)
+
+
 class ServiceLabels(Read, frozen=True):
     proxy_name: str | None = field(default=None, name="service.kubernetes.io/service-proxy-name")
 
@@ -66,9 +83,8 @@ class ServiceAnnotations(Read, frozen=True):
     drain_timeout: str | None = field(default=None, name="nodenet.io/drain-timeout")
 
 
-class ServiceMetadata(Read, frozen=True):
+class ServiceMetadata(Metadata, frozen=True):
     name: Label
-    namespace: Label | None = None
     creation_timestamp: Timestamp | None = None
     labels: ServiceLabels | None = None
     annotations: ServiceAnnotations | None = None
@@ -119,7 +135,7 @@ class ServiceStatus(Read, frozen=True):
     load_balancer: LoadBalancerStatus | None = None
 
 
-class Service(Read, frozen=True):
+class Service(Named, frozen=True):
     """v1 Service."""
 
     metadata: ServiceMetadata
@@ -127,10 +143,6 @@ class Service(Read, frozen=True):
     status: ServiceStatus | None = None
     kind: Literal["Service"] | None = None
     api_version: Literal["v1"] | None = None
-
-    @property
-    def object_name(self) -> ObjectName:
-        return ObjectName(self.metadata.namespace or DEFAULT_NAMESPACE, self.metadata.name)
 
 
 class SliceLabels(Read, frozen=True):
@@ -142,9 +154,7 @@ class EndpointAnnotations(Read, frozen=True):
     trigger_time: str | None = field(default=None, name="endpoints.kubernetes.io/last-change-trigger-time")
 
 
-class SliceMetadata(Read, frozen=True):
-    name: Subdomain
-    namespace: Label | None = None
+class SliceMetadata(Metadata, frozen=True):
     labels: SliceLabels | None = None
     annotations: EndpointAnnotations | None = None
 
@@ -180,7 +190,7 @@ class SliceEndpoint(Read, frozen=True):
     hints: Hints | None = None
 
 
-class EndpointSlice(Read, frozen=True):
+class EndpointSlice(Named, frozen=True):
     """discovery.k8s.io/v1 EndpointSlice."""
 
     metadata: SliceMetadata
@@ -189,10 +199,6 @@ class EndpointSlice(Read, frozen=True):
     endpoints: tuple[SliceEndpoint, ...] | None = None
     kind: Literal["EndpointSlice"] | None = None
     api_version: Literal["discovery.k8s.io/v1"] | None = None
-
-    @property
-    def object_name(self) -> ObjectName:
-        return ObjectName(self.metadata.namespace or DEFAULT_NAMESPACE, self.metadata.name)
 
 
 class SubsetAddress(Read, frozen=True):
@@ -206,24 +212,17 @@ class Subset(Read, frozen=True):
     ports: tuple[SlicePort, ...] | None = None
 
 
-class EndpointsMetadata(Read, frozen=True):
+class EndpointsMetadata(SliceMetadata, frozen=True):
     name: Label
-    namespace: Label | None = None
-    labels: SliceLabels | None = None
-    annotations: EndpointAnnotations | None = None
 
 
-class Endpoints(Read, frozen=True):
+class Endpoints(Named, frozen=True):
     """v1 Endpoints: what EndpointSlices were before. It belongs to the Service of its own name."""
 
     metadata: EndpointsMetadata
     subsets: tuple[Subset, ...] | None = None
     kind: Literal["Endpoints"] | None = None
     api_version: Literal["v1"] | None = None
-
-    @property
-    def object_name(self) -> ObjectName:
-        return ObjectName(self.metadata.namespace or DEFAULT_NAMESPACE, self.metadata.name)
 
 
 Decoded = Service | EndpointSlice | Endpoints

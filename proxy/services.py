@@ -5,10 +5,11 @@ part that cannot be used (an external address, a source range, an annotation) is
 served; a Service that contradicts itself is refused whole.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+from sys import intern
 
 from msgspec import Struct
 
@@ -105,8 +106,9 @@ def read_service(service: Service, options: Options, refuse: Refuse) -> ProxiedS
     """The part of a Service that we serve; None: it is not for us. RefusedError names a field that makes no sense."""
     if not is_proxied(service):
         return None
-    name = ServiceName(service.object_name.namespace, service.object_name.name)
-    spec, annotations = service.spec, service.metadata.annotations or ServiceAnnotations()
+    object_name, spec = service.object_name, service.spec
+    name = ServiceName(object_name.namespace, object_name.name)
+    annotations = service.metadata.annotations or ServiceAnnotations()
     cluster_ips = _cluster_ips(spec)
     external_ips, load_balancer_ips = _external(service, cluster_ips, options, refuse)
     balance = _balance(annotations, options, refuse)
@@ -183,7 +185,9 @@ def _ingress(service: Service) -> Iterator[tuple[str, str]]:
             yield f"status.loadBalancer.ingress[{index}].ip", ingress.ip
 
 
-def _external_address(field: str, text: str, families: set[int], ranges: tuple[IPNetwork, ...] | None) -> IPAddress:
+def _external_address(
+    field: str, text: str, families: Collection[int], ranges: tuple[IPNetwork, ...] | None
+) -> IPAddress:
     address = parse_address(field, text)
     if address.version not in families:
         raise RefusedError(f"{field}: {address} is left out, as the Service has no IPv{address.version} cluster IP")
@@ -220,7 +224,7 @@ def _ports(service: ServiceName, spec: ServiceSpec, refuse: Refuse) -> tuple[Ser
             if number:
                 shown = f"{number}/{protocol.value}"
                 _only_once(seen, f"spec.ports[{index}].{field}", (field, protocol.value, number), shown)
-        ports.append(ServicePort(ServicePortName(service, name), protocol, written.port, node_port))
+        ports.append(ServicePort(ServicePortName(service, intern(name)), protocol, written.port, node_port))
     return tuple(ports)
 
 

@@ -14,7 +14,8 @@ Origin = tuple[Kind, ObjectName]
 class Slices:
     def __init__(self) -> None:
         self._slices: dict[Origin, tuple[ServiceSlice, ...]] = {}
-        self._origins: dict[ServiceName, set[Origin]] = {}
+        self._origins: dict[ServiceName, tuple[Origin, ...]] = {}
+        """Tuples, as most have one, and a set of one is large."""
 
     @property
     def origins(self) -> AbstractSet[Origin]:
@@ -40,11 +41,11 @@ class Slices:
             return set()
         before, after = _services(old), _services(new)
         for service in before - after:
-            self._origins[service].remove(origin)
-            if not self._origins[service]:
-                del self._origins[service]
+            others = tuple(each for each in self._origins.pop(service) if each != origin)
+            if others:
+                self._origins[service] = others
         for service in after - before:
-            self._origins.setdefault(service, set()).add(origin)
+            self._origins[service] = (*self._origins.get(service, ()), origin)
         return before | after
 
 
