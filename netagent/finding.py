@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from controlloop.repairs import BURST
-
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -14,4 +12,4 @@ class Finding:
 def fight(name: str, writer: str) -> Finding:
     """Over what is ours, with who undoes it; empty when the kernel did not say."""
     by = writer or "somebody unknown"
-    return Finding(name, f"undone more than {BURST} times, last by {by}; repairs are held back")
+    return Finding(name, f"undone again and again, last by {by}; repairs are held back")

@@ -134,4 +134,4 @@ async def test_a_writer_who_keeps_undoing_us_is_not_followed_for_ever(loop):
     assert loop.firewall.is_held
     [finding] = loop.firewall.findings()
     assert finding.name.startswith("firewall rules (netagent in ")
-    assert "undone more than 10 times, last by nft; " in finding.reason
+    assert "undone again and again, last by nft; " in finding.reason
