@@ -21,7 +21,7 @@ from proxy.conntrack.keeper import FlowKeeper
 from proxy.frontends import Frontend, ServiceName
 from proxy.leftovers import families, leftovers, remove_rules
 from proxy.node import Node, Surroundings
-from proxy.rules import Rules, engine
+from proxy.rules import BALANCES, Rules, engine
 from proxy.servers import Servers
 from proxy.services import Options
 from proxy.sources.opening import open_source
@@ -37,7 +37,7 @@ class Netproxy:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._source = open_source(settings.source)
-        options = Options(balance=settings.balance, external_ranges=settings.external_ranges)
+        options = Options(settings.balance, BALANCES[settings.mode], settings.external_ranges, settings.drain_s)
         self._tracker = Tracker(Node(settings.node_name), options, datetime.now(UTC))
         self._changed: set[ServiceName] = set()
         self._unfinished: dict[ServiceName, tuple[Frontend, ...]] = {}

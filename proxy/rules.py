@@ -12,9 +12,9 @@ from controlloop.family import Family
 from controlloop.logs import Log
 from controlloop.memory import give_back
 from proxy.config import ProxyMode
-from proxy.frontends import Frontend, ServiceName
+from proxy.frontends import Balance, Frontend, ServiceName
 from proxy.iptables.desired import IptablesPlanner
-from proxy.iptables.kernel import IptablesBackend
+from proxy.iptables.kernel import IptablesBackend, affinity_memory
 from proxy.nftables.desired import NftablesPlanner
 from proxy.nftables.kernel import NftablesBackend
 from proxy.node import Surroundings
@@ -22,6 +22,12 @@ from proxy.sync import RuleSync
 
 Engine = RuleSync[Any, Any]
 """`Any`: the two modes have objects of their own."""
+
+BALANCES = {
+    ProxyMode.NFTABLES: frozenset(Balance),
+    ProxyMode.IPTABLES: frozenset({Balance.RANDOM, Balance.ROUND_ROBIN, Balance.WEIGHTED}),
+}
+"""iptables has no hash of an address that a rule could choose by."""
 
 AUDIT_S = 300.0
 """Between looks at everything, where the kernel tells what others do; without that, the configured sync period."""
@@ -34,7 +40,7 @@ def engine(mode: ProxyMode, surroundings: Surroundings, wake: Callable[[], None]
     name = f"{mode.value}-{family.nft}"
     if mode is ProxyMode.NFTABLES:
         return RuleSync(name, NftablesPlanner(surroundings), NftablesBackend(family), wake)
-    return RuleSync(name, IptablesPlanner(surroundings), IptablesBackend(family), wake)
+    return RuleSync(name, IptablesPlanner(surroundings, affinity_memory(family)), IptablesBackend(family), wake)
 
 
 class Rules:
