@@ -15,10 +15,10 @@ from netagent.config import FirewallSettings
 from netagent.firewall.desired import Mode, Policy, chain_objects
 from netagent.firewall.firewall import Firewall
 from netagent.firewall.iptables import owned
-from netagent.instance import FIRST
 from netagent.firewall.kernel import iptables_takes_random_fully, nft_takes_fully_random
 from netagent.firewall.nftables import Tunnel
 from netagent.firewall.translation import Pods
+from netagent.instance import FIRST
 
 pytestmark = pytest.mark.usefixtures("netns")
 
