@@ -29,7 +29,7 @@ def run(argv: Sequence[str], environment: Mapping[str, str]) -> int:
 
 def act(values: FlagValues, settings: Settings) -> int:
     if values.text("install-cni") or values.text("install-cni-conf"):
-        return install(values.text("install-cni"), values.text("install-cni-conf"))
+        return install(values.text("install-cni"), values.text("install-cni-conf"), settings)
     # Heavy imports wait until the flags are known to be good, so that --help is quick.
     from controlloop.daemon import run_daemon  # noqa: PLC0415
     from netagent import daemon  # noqa: PLC0415
@@ -39,14 +39,14 @@ def act(values: FlagValues, settings: Settings) -> int:
     return run_daemon("netagent", lambda: body(settings))
 
 
-def install(plugin_folder: str, conflist: str) -> int:
-    from netagent.cni.install import install_conflist, install_plugin  # noqa: PLC0415 - not for --help
+def install(plugin_folder: str, path: str, settings: Settings) -> int:
+    from netagent.cni.install import conflist, install_conflist, install_plugin  # noqa: PLC0415 - not for --help
 
     if plugin_folder:
         install_plugin(plugin_folder)
     # The plugin goes first: a runtime takes the network as usable as soon as the conflist is there.
-    if conflist:
-        install_conflist(conflist)
+    if path:
+        install_conflist(path, conflist(settings.instance, settings.subnet_file))
     return 0
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from namespace import fresh_namespace
 
-from netagent.cni.install import CONFLIST, install_conflist, install_plugin
+from netagent.cni.install import conflist, install_conflist, install_plugin
+from netagent.instance import FIRST, Instance
 
 DEBIANS = "/usr/lib/cni"
 SUBNET_ENV = """\
@@ -257,9 +258,27 @@ def test_a_wrong_subnet_file_is_named(runtime, line, named):
 def test_the_conflist_is_put_in_place_whole(tmp_path):
     path = tmp_path / "net.d/10-flannel.conflist"
     for _ in range(2):
-        install_conflist(str(path))
-    assert json.loads(path.read_text()) == CONFLIST
+        install_conflist(str(path), conflist(FIRST, "/run/flannel/subnet.env"))
+    assert json.loads(path.read_text()) == {
+        "name": "cbr0",
+        "cniVersion": "0.4.0",
+        "plugins": [
+            {"type": "flannel", "delegate": {"hairpinMode": True, "isDefaultGateway": True}},
+            {"type": "portmap", "capabilities": {"portMappings": True}},
+        ],
+    }
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.flannel("20")
+def test_a_second_overlay_has_a_network_a_bridge_and_memory_of_its_own(runtime):
+    second = conflist(Instance(2), str(runtime.subnet_file))
+    network = second["plugins"][0]
+    assert second["name"] == "cbr2"
+    assert network["dataDir"] == "/var/lib/cni/flannel2"
+    code, result = runtime.call("ADD", **{**network, "name": second["name"], "dataDir": str(runtime.saved)})
+    assert (code, result["ips"][0]["address"]) == (0, "10.5.72.2/24")
+    assert "10.5.72.1/24" in in_namespace(runtime.node, "address", "show", "dev", "cni2")
 
 
 def test_the_plugin_is_a_program_of_the_standard_library_alone(tmp_path):
