@@ -1,3 +1,5 @@
+import re
+from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -481,30 +483,86 @@ def test_a_node_that_changes_ends_where_a_start_there_begins(history, zone, addr
     assert (after, local(tracker)) == (content(fresh), local(fresh))
 
 
-FIELDS = [
-    ("metadata", "name"),
-    ("metadata", "namespace"),
-    ("metadata", "labels"),
-    ("spec", "clusterIPs"),
-    ("spec", "ports"),
-    ("spec", "type"),
-]
+WHOLE_SERVICE = make_service(
+    name="bad",
+    type="LoadBalancer",
+    cluster_ips=["10.96.0.12", "fd00::12"],
+    ports=[("http", "TCP", 80, 30081), ("dns", "UDP", 53, 30053)],
+    created=OLD,
+    labels={"app": "web"},
+    annotations={"nodenet.io/balance": "weighted", "nodenet.io/weights": "a=1", "nodenet.io/drain-timeout": "1s"},
+    ingress=[{"ip": "192.0.2.1", "ipMode": "VIP"}, {"hostname": "x"}],
+    externalIPs=["192.0.2.2"],
+    loadBalancerSourceRanges=["10.0.0.0/8"],
+    allocateLoadBalancerNodePorts=True,
+    sessionAffinity="ClientIP",
+    sessionAffinityConfig={"clientIP": {"timeoutSeconds": 60}},
+    internalTrafficPolicy="Local",
+    externalTrafficPolicy="Local",
+    healthCheckNodePort=32000,
+)
+WHOLE_SLICE = make_endpoint_slice(
+    name="bad-1",
+    service="bad",
+    ports=[("http", "TCP", 8080), ("dns", "UDP", 53)],
+    endpoints=[
+        make_endpoint("10.0.0.1", node="node-a", zone="a", for_zones=["a"], for_nodes=["node-a"], ready=True),
+        make_endpoint("10.0.0.2", ready=False, serving=True, terminating=True),
+    ],
+)
+WHOLE_ENDPOINTS = make_endpoints("10.0.0.1", "10.0.0.2", name="bad")
 JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text()
+    | st.sampled_from(
+        ["", "None", "127.0.0.1", "fd00::9", "10.96.0.99", "$(reboot)", "} flush ruleset", "a;b", "Local"]
+    )
+    | st.sampled_from([0, -1, 65536, 1 << 70]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
 )
+ABSENT = object()
 
 
-@given(st.sampled_from(FIELDS), JSON_VALUES)
-def test_any_value_in_any_field_is_used_or_refused_by_name(field, value):
-    """Whatever stands there, other Services are served, and what is served holds no foreign text."""
-    made = make_service(name="bad")
-    part, name = field
-    made[part][name] = value
-    tracker = tracked(body(Kind.SERVICE, "bad", json(made)), make_service(cluster_ips=["10.96.0.99"]))
-    assert served(tracker) == {"10.96.0.99:80/tcp": ""}
+def places_in(value):
+    """Where something stands in an object, as keys and indices."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield [key]
+        yield from ([key, *rest] for rest in places_in(inner))
+
+
+def with_value(made, place, value):
+    changed = deepcopy(made)
+    *way, last = place
+    holder = changed
+    for key in way:
+        holder = holder[key]
+    if value is ABSENT:
+        del holder[last]
+    else:
+        holder[last] = value
+    return changed
+
+
+@pytest.mark.parametrize("made", [WHOLE_SERVICE, WHOLE_SLICE, WHOLE_ENDPOINTS], ids=["service", "slice", "endpoints"])
+@given(data=st.data())
+@settings(max_examples=300)
+def test_any_value_at_any_place_is_used_left_out_or_refused_by_name(made, data):
+    """Whatever stands there, or does not, other Services are served, and what is served holds no foreign text."""
+    bad = with_value(made, data.draw(st.sampled_from(list(places_in(made)))), data.draw(st.just(ABSENT) | JSON_VALUES))
+    kind, name = Kind(made["kind"]), ObjectName("default", made["metadata"]["name"])
+    good = make_service(cluster_ips=["10.96.0.98"], created=OLD)
+    rest = [each for each in (WHOLE_SERVICE, WHOLE_SLICE) if each["kind"] != made["kind"]]
+    tracker = tracked(good, make_endpoint_slice(), *rest, Update(kind, name, json(bad)))
+    assert served(tracker) == {"10.96.0.98:80/tcp": "10.244.1.5:8080"}
+    assert tracker.skipped.keys() <= {f"{kind.value} default/{name.name}"}
     assert all(str(skipped).isprintable() for skipped in tracker.skipped.values())
-    assert len(tracker.services()) + len(tracker.skipped) <= 2
+    for frontend in tracker.frontends(ServiceName("default", "bad")):
+        assert re.fullmatch(r"[-a-z0-9/:]+", str(frontend.name))
+        assert all(re.fullmatch(r"[][0-9a-f.:]+", str(endpoint)) for endpoint in frontend.endpoints)
 
 
 def test_many_claims_on_one_frontend_cost_no_more_than_their_number():
