@@ -238,7 +238,7 @@ class Switchboard:
                 call.opened.send(bytes(SCTP(sport=call.own_port, dport=call.port) / _init(SCTPChunkInit)))
 
     def _until_decided(self, undecided: dict[socket.socket, Call], wait: Callable[[Call], float]) -> None:
-        started = time.monotonic()
+        started = looked = time.monotonic()
         while undecided:
             for key, _ in self._selector.select(LOOK_AGAIN_S):
                 if key.data is not None:
@@ -246,9 +246,12 @@ class Switchboard:
                 elif _read_answer(undecided[key.fileobj]):
                     self._selector.unregister(key.fileobj)
                     del undecided[key.fileobj]
-            waited = time.monotonic() - started
+            now = time.monotonic()
+            if now - looked < LOOK_AGAIN_S:
+                continue
+            looked = now
             for opened, call in list(undecided.items()):
-                if waited >= wait(call) or _was_refused(call):
+                if now - started >= wait(call) or _was_refused(call):
                     self._selector.unregister(opened)
                     del undecided[opened]
 
