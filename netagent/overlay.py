@@ -2,7 +2,8 @@
 
 Pure. Peers may contradict each other, with one subnet or one MAC in two leases: only the lease's key is guarded by the
 registry. The lease written last then counts: a node that came back under another name or address wrote it, and the
-other is what it left behind.
+other is what it left behind. But whoever claims a part of another's subnet, or more than that, does not get it: a
+subnet of the length that all have here comes first.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -12,6 +13,7 @@ from controlloop.delta import Delta, Ledger
 from controlloop.errors import Skipped
 from netagent.backends.backend import Node
 from netagent.desired import Grounds, grounds, own_state, peer_state
+from netagent.overlap import Overlaps
 from netagent.state import Key, Object, OverlayState
 from subnet_alloc.model import Lease
 from subnet_alloc.snapshot import LeaseSnapshot
@@ -26,6 +28,8 @@ class Overlay:
         self._own: Lease | None = None
         self._grounds: Grounds = {}
         self._ledger: Ledger[str, Key, Object] = Ledger()
+        self._overlaps = Overlaps({})
+        self._followed: dict[str, Lease] = {}
         self._skipped: dict[str, Skipped] = {}
         self._rivals: set[str] = set()
         """Skipped for the sake of another peer, and to be tried again when something changes."""
@@ -70,6 +74,7 @@ class Overlay:
         delta: Delta[Key, Object] = Delta()
         if own != self._own:
             self._own, self._grounds = own, grounds(self._node, own)
+            self._overlaps = Overlaps({family: subnet.prefixlen for family, subnet in own.subnets.items()})
             self._ledger.replace(OWN, own_state(self._node, own), delta)
             # What a peer may be depends on what we are.
             changed = {*snapshot.leases, *self._ledger.owners(), *self._skipped} - {OWN}
@@ -84,7 +89,7 @@ class Overlay:
 
     def _forget(self, names: Iterable[str], delta: Delta[Key, Object]) -> None:
         for name in names:
-            self._ledger.replace(name, {}, delta)
+            self._let_go(name, delta)
             self._skipped.pop(name, None)
             self._rivals.discard(name)
 
@@ -94,15 +99,33 @@ class Overlay:
         if isinstance(wanted, Skipped):
             self._skipped[name] = wanted
             return
+        lease = snapshot.leases[name]
+        overlapping = self._overlaps.with_lease(lease)
+        if overlapping and not self._overlaps.is_regular(lease):
+            self._set_aside(name, f"overlaps {min(overlapping)}, whose subnet is as long as ours", delta)
+            return
+        for other in overlapping:
+            self._set_aside(other, f"overlaps {name}, whose subnet is as long as ours", delta)
         rivals = self._owners_against(wanted)
         newest = max([name, *rivals], key=lambda name: (snapshot.records[name].revision, name))
-        for loser in {name, *rivals} - {newest} if rivals else ():
-            self._ledger.replace(loser, {}, delta)
-            self._rivals.add(loser)
-            self.judged.add(loser)
-            self._skipped[loser] = Skipped(loser, f"contradicts {newest}, which was written later")
+        for loser in {name, *rivals} - {newest}:
+            self._set_aside(loser, f"contradicts {newest}, which was written later", delta)
         if newest == name:
             self._ledger.replace(name, wanted, delta)
+            self._overlaps.put(name, lease)
+            self._followed[name] = lease
+
+    def _set_aside(self, name: str, reason: str, delta: Delta[Key, Object]) -> None:
+        """For the sake of another peer."""
+        self._let_go(name, delta)
+        self._rivals.add(name)
+        self.judged.add(name)
+        self._skipped[name] = Skipped(name, reason)
+
+    def _let_go(self, name: str, delta: Delta[Key, Object]) -> None:
+        self._ledger.replace(name, {}, delta)
+        if lease := self._followed.pop(name, None):
+            self._overlaps.drop(name, lease)
 
     def _owners_against(self, wanted: OverlayState) -> list[str]:
         contested = [key for key, value in wanted.items() if self._ledger.objects.get(key, value) != value]

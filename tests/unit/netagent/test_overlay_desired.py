@@ -190,6 +190,29 @@ def test_a_mac_in_two_leases_belongs_to_the_one_written_last_and_falls_back():
     assert "192.0.2.2" in " ".join(lines(moving.kernel))
 
 
+@pytest.mark.parametrize("claimed", ["10.5.2.0/25", "10.5.2.128/25", "10.5.2.6/31", "10.5.2.0/23", "10.5.128.0/17"])
+@pytest.mark.parametrize("honest_first", [True, False])
+def test_a_claim_to_a_part_of_a_peers_subnet_or_to_more_than_that_gets_nothing(claimed, honest_first):
+    moving = Moving()
+    honest = [peer(), peer("10.5.200.0/24", "192.0.2.20", "82:00:00:00:00:20")]
+    claim = peer(claimed, "192.0.2.66", "82:00:00:00:00:66")
+    for leases in (honest, [claim]) if honest_first else ([claim], honest):
+        moving.put(*leases)
+    assert set(moving.overlay.skipped) == {render_key(claim.subnets)}
+    assert "192.0.2.66" not in " ".join(lines(moving.kernel))
+    for lease in honest:
+        moving.remove(lease)
+    assert not moving.overlay.skipped
+    assert "192.0.2.66" in " ".join(lines(moving.kernel))
+
+
+def test_a_subnet_of_another_length_that_is_nobody_elses_is_followed():
+    moving = Moving()
+    moving.put(peer(), peer("10.5.4.0/25", "192.0.2.4", "82:00:00:00:00:04"))
+    assert not moving.overlay.skipped
+    assert moving.overlay.peers == 2
+
+
 def test_two_leases_of_one_node_share_its_fdb_entry():
     moving = Moving()
     moving.put(peer(), peer("10.5.3.0/24"))
