@@ -126,9 +126,12 @@ async def test_without_configuration_there_is_none(registry):
     assert await registry.network_config() is None
 
 
-async def test_the_configuration_is_what_was_written(world, registry):
-    await world.configure(CONFIG)
-    assert await registry.network_config() == CONFIG
+@pytest.mark.parametrize("padding", [0, 1_000_000], ids=["short", "a megabyte"])
+async def test_the_configuration_is_what_was_written(world, registry, padding):
+    config = CONFIG.replace(b"}", b',"Comment":"%s"}' % (b"x" * padding))
+    await world.configure(config)
+    assert await registry.network_config() == config
+    assert parse_config(config) == parse_config(CONFIG)
 
 
 async def test_what_is_created_is_listed_in_key_order(registry):

@@ -6,6 +6,9 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import contextmanager
+from ipaddress import ip_network
+from json import loads
 from pathlib import Path
 from shutil import rmtree
 from signal import SIGTERM
@@ -245,6 +248,78 @@ def test_a_lease_that_makes_no_sense_is_skipped_by_name_and_the_next_one_counts(
     etcdctl(lab, "del", f"{SUBNETS_KEY}/{key}")
     etcdctl(lab, "del", good)
     eventually(lambda: not skipped(lab, "netagent"))
+
+
+OVERLAY = ("ip route", "ip neigh show dev flannel.1 nud permanent", "bridge fdb show dev flannel.1")
+HOSTILE = {
+    "our address": ("10.244.250.0-24", {"PublicIP": "10.10.0.2"}, "is ours"),
+    "a subnet over ours": ("{over}", {}, "overlaps ours"),
+    "a subnet inside ours": ("{inside}", {}, "overlaps ours"),
+    "a default route": ("0.0.0.0-0", {}, ""),
+    "half of all addresses": ("128.0.0.0-1", {}, ""),
+    "the underlay": ("10.10.0.0-24", {}, "covers our address"),
+    "a subnet outside": ("10.99.0.0-24", {}, "outside the network"),
+    "loopback": ("10.244.250.0-24", {"PublicIP": "127.0.0.1"}, "loopback"),
+    "link-local": ("10.244.250.0-24", {"PublicIP": "169.254.1.1"}, "link-local"),
+    "a group's address": ("10.244.250.0-24", {"PublicIP": "224.0.0.1"}, "multicast"),
+    "no address": ("10.244.250.0-24", {"PublicIP": "0.0.0.0"}, ""),
+    "the broadcast address": ("10.244.250.0-24", {"PublicIP": "10.10.255.255"}, "broadcast"),
+    "an address inside a pod subnet": ("10.244.250.0-24", {"PublicIP": "10.244.250.7"}, "inside its own subnet"),
+    "a group's MAC": ("10.244.250.0-24", {"BackendData": {"VNI": 1, "VtepMAC": "01:00:5e:00:00:01"}}, "multicast"),
+    "the broadcast MAC": ("10.244.250.0-24", {"BackendData": {"VNI": 1, "VtepMAC": "ff:ff:ff:ff:ff:ff"}}, "multicast"),
+    "a MAC of zeros": ("10.244.250.0-24", {"BackendData": {"VNI": 1, "VtepMAC": "00:00:00:00:00:00"}}, "all zero"),
+    "a MAC that is a number": ("10.244.250.0-24", {"BackendData": {"VNI": 1, "VtepMAC": 7}}, ""),
+    "no MAC": ("10.244.250.0-24", {"BackendData": {"VNI": 1}}, ""),
+    "data that is a list": ("10.244.250.0-24", {"BackendData": [1]}, ""),
+    "an address that is a number": ("10.244.250.0-24", {"PublicIP": 5}, "PublicIP"),
+    "a type that is a list": ("10.244.250.0-24", {"BackendType": ["vxlan"]}, "BackendType"),
+    "another backend": ("10.244.250.0-24", {"BackendType": "host-gw"}, "host-gw"),
+    "a megabyte": ("10.244.250.0-24", {"PublicIP": "x" * 1_000_000}, "PublicIP"),
+}
+
+
+def around_ours(lab):
+    """Keys of a subnet over node-2's, and of one inside it."""
+    [key] = [key for key, value in lab.leases().items() if value["PublicIP"] == "10.10.0.2"]
+    subnet = ip_network(key.replace("-", "/"))
+    parts = {"over": subnet.supernet(), "inside": next(subnet.subnets())}
+    return {name: str(each).replace("/", "-") for name, each in parts.items()}
+
+
+@contextmanager
+def written(lab, key, value):
+    """A lease that somebody wrote, for a while."""
+    lab.host("etcd").run(["etcdctl", "--endpoints", ETCD_URL, "put", f"{SUBNETS_KEY}/{key}"], stdin=value)
+    try:
+        yield
+    finally:
+        etcdctl(lab, "del", f"{SUBNETS_KEY}/{key}")
+        eventually(lambda: not skipped(lab, "netagent"))
+
+
+@pytest.mark.flannel("31", "A1")
+@pytest.mark.parametrize("claim", HOSTILE)
+def test_a_lease_that_claims_what_is_not_its_own_is_refused_and_the_overlay_goes_on(lab, claim):
+    key, fields, reason = HOSTILE[claim]
+    key, node = key.format(**around_ours(lab)), lab.host("node-2")
+    value = json({**loads(lease("10.10.0.78")), **fields}).decode()
+    before = [node.run(command.split()) for command in OVERLAY]
+    with written(lab, key, value):
+        eventually(lambda: key in skipped(lab, "netagent"))
+        assert reason in skipped(lab, "netagent")[key]
+        assert len(skipped(lab, "netagent")[key]) < 500
+        assert [node.run(command.split()) for command in OVERLAY] == before
+        assert node.succeeds(["ping", "-c1", "-W1", str(lab.pod_address("pod-1-1"))])
+
+
+@pytest.mark.flannel("31")
+def test_names_are_read_in_any_case_as_flanneld_reads_them(lab):
+    good = f"{SUBNETS_KEY}/10.244.251.0-24"
+    value = lease("10.10.0.77").replace("PublicIP", "publicip").replace("BackendType", "BACKENDTYPE")
+    lab.put(good, value.replace("VtepMAC", "vtepmac").replace("BackendData", "backenddata"))
+    eventually(lambda: "10.244.251.0/24" in lab.host("node-2").run(["ip", "route"]))
+    etcdctl(lab, "del", good)
+    eventually(lambda: "10.244.251.0/24" not in lab.host("node-2").run(["ip", "route"]))
 
 
 @pytest.mark.parametrize(
