@@ -24,7 +24,8 @@ check: setup
 	@echo "check: ruff, mypy --strict and import contracts passed"
 
 bench: setup
-	@$(VENV)/bin/python bench/overlay.py --write
+	@$(VENV)/bin/python -m bench.overlay --write
+	@$(VENV)/bin/python -m bench.healing --write
 
 fmt: setup
 	@$(VENV)/bin/ruff check --fix --quiet . ; $(VENV)/bin/ruff format --quiet .

@@ -1,27 +1,28 @@
 """How fast netagent is with many peers, each figure beside what the kernel's own tools need for the same work.
 
-    python bench/overlay.py [--peers 5000] [--quick] [--write]
-
-Everything runs in a network namespace made for it, with an etcd of its own, and is gone afterwards. Needs root.
+python -m bench.overlay [--peers 5000] [--quick] [--write]
 """
 
 import argparse
 import asyncio
-import ctypes
 import json
 import os
-import signal
+import pickle
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import urllib.request
+from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing
+from ipaddress import ip_address, ip_network
+from itertools import count, islice
 from pathlib import Path
+from statistics import median
 
+from bench.node import MEMORY, PREFIX, ROOT, Agent, Peer, batch, namespace, until
+from bench.report import Figure, table, write
 from controlloop.etcd import Etcd
 from controlloop.family import Family
 from lab.etcd import EtcdServer
@@ -29,98 +30,14 @@ from netagent.instance import FIRST
 from netagent.links import index_of
 from netagent.messages import dump_fdb, dump_routes
 from netagent.netlink import Channel
+from netagent.state import FdbEntry, Neighbor, Object, Route
 
-ROOT = Path(__file__).resolve().parents[1]
-CLONE_NEWNET = 0x40000000
-# An etcd on a slow disk would be all there is to see.
-MEMORY = "/dev/shm"  # noqa: S108 - a folder of our own in it
-PREFIX = "/coreos.com/network"
 CONFIG = {"Network": "10.0.0.0/8", "SubnetLen": 24, "Backend": {"Type": "vxlan"}}
-SETUP = """\
-link set lo up
-link add eth0 type veth peer name eth1
-link set eth1 up
-link set eth0 up
-address add 192.168.0.1/16 dev eth0
-route add default via 192.168.0.254
-"""
 DEVICE = "link add flannel.1 type vxlan id 1 local 192.168.0.1 dev eth0 dstport 8472 nolearning"
-RTNLGRP_NEIGH, RTNLGRP_IPV4_ROUTE = 1 << 2, 1 << 6
-
-
-@dataclass(frozen=True)
-class Figure:
-    what: str
-    value: float
-    unit: str
-    target: float
-    floor: float | None = None
-    floor_is: str = ""
-
-    def row(self) -> str:
-        floor = "" if self.floor is None else f"{self.floor:.2f} {self.unit}, {self.floor_is}"
-        ratio = "" if not self.floor else f"{self.value / self.floor:.1f}"
-        verdict = "" if self.value <= self.target else " (missed)"
-        return (
-            f"| {self.what} | {self.value:.2f} {self.unit} | {self.target:g} {self.unit}{verdict} | {floor} | {ratio} |"
-        )
-
-
-@dataclass(frozen=True)
-class Peer:
-    number: int
-
-    @property
-    def _middle(self) -> str:
-        return f"{self.number // 250 + 1}.{self.number % 250}"
-
-    @property
-    def gateway(self) -> str:
-        return f"10.{self._middle}.0"
-
-    @property
-    def address(self) -> str:
-        return f"192.168.{self.number // 250 + 1}.{self.number % 250 + 1}"
-
-    @property
-    def key(self) -> str:
-        return f"{PREFIX}/subnets/{self.gateway}-24"
-
-    def mac(self, generation: int = 0) -> str:
-        return f"82:00:00:{generation:02x}:{self.number >> 8:02x}:{self.number & 255:02x}"
-
-    def lease(self, generation: int = 0) -> bytes:
-        data = {"VNI": 1, "VtepMAC": self.mac(generation)}
-        value = {"PublicIP": self.address, "PublicIPv6": None, "BackendType": "vxlan", "BackendData": data}
-        return json.dumps(value, separators=(",", ":")).encode()
-
-    def ip_lines(self, verb: str) -> list[str]:
-        neighbor = f"lladdr {self.mac()} nud permanent" if verb == "add" else ""
-        return [
-            f"neigh {verb} {self.gateway} {neighbor} dev flannel.1",
-            f"route {verb} {self.gateway}/24 via {self.gateway} dev flannel.1 onlink",
-        ]
-
-    def bridge_line(self, verb: str) -> str:
-        return f"fdb {verb} {self.mac()} dev flannel.1 dst {self.address}"
-
-
-@contextmanager
-def namespace() -> Iterator[None]:
-    """This thread, and whatever it starts, in a namespace of its own."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(CLONE_NEWNET):
-        raise OSError(ctypes.get_errno(), "unshare needs root")
-    batch("ip", SETUP)
-    yield
-
-
-def batch(program: str, lines: str, *, force: bool = False) -> float:
-    """Seconds that `ip` or `bridge` needs for a batch."""
-    started = time.monotonic()
-    argv = [program, *(["-force"] if force else []), "-batch", "-"]
-    subprocess.run(argv, input=lines, text=True, check=not force, capture_output=True)
-    return time.monotonic() - started
+RTNLGRP_NEIGH = 1 << 2
+CHANGES, ROUNDS = 200, 10
+QUIET_S = 0.02
+"""Between two changes: one among 5,000 comes after a quiet time."""
 
 
 def floor_of_writing(peers: list[Peer], verb: str) -> float:
@@ -139,66 +56,10 @@ def measure_floors(peers: list[Peer]) -> tuple[float, float]:
     return writing, removing
 
 
-class Agent:
-    """A netagent of this tree, started and asked."""
-
-    def __init__(self, folder: Path, etcd_url: str) -> None:
-        self._folder, self._url = folder, etcd_url
-        self.pid = 0
-
-    def start(self) -> float:
-        """Seconds from exec until it says READY=1: all programmed, and read back."""
-        runtime = self._folder / "nodenet"
-        runtime.mkdir(exist_ok=True)
-        notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        path = self._folder / "notify"
-        path.unlink(missing_ok=True)
-        notify.bind(str(path))
-        notify.settimeout(60)
-        environment = {**os.environ, "NOTIFY_SOCKET": str(path), "RUNTIME_DIRECTORY": str(runtime)}
-        argv = [str(Path(sys.executable).with_name("netagent")), "--etcd-endpoints", self._url, "--node-name", "bench"]
-        argv += ["--subnet-file", str(self._folder / "subnet.env"), "--healthz-port", "0"]
-        started = time.monotonic()
-        with (self._folder / "netagent.log").open("ab") as log:
-            self._process = subprocess.Popen(argv, env=environment, stdout=log, stderr=log, cwd=ROOT)
-        self.pid = self._process.pid
-        while b"READY=1" not in notify.recv(4096):
-            pass
-        return time.monotonic() - started
-
-    def stop(self) -> float:
-        started = time.monotonic()
-        self._process.send_signal(signal.SIGTERM)
-        self._process.wait(10)
-        return time.monotonic() - started
-
-    def rss_mb(self) -> float:
-        line = next(line for line in Path(f"/proc/{self.pid}/status").read_text().splitlines() if "VmRSS" in line)
-        return int(line.split()[1]) / 1024
-
-    def cpu_s(self) -> float:
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def programmed(channel: Channel) -> tuple[int, int]:
     """Routes and FDB entries in the kernel."""
     index = index_of("flannel.1")
     return len(channel.dump(dump_routes(Family.V4, FIRST.protocol))), len(channel.dump(dump_fdb(index)))
-
-
-def until(condition: Callable[[], bool], within_s: float = 60.0) -> None:
-    """Asked seldom: counting thousands of entries takes the kernel's lock, which netagent waits for."""
-    deadline = time.monotonic() + within_s
-    while not condition():
-        if time.monotonic() > deadline:
-            raise SystemExit("bench: it did not happen in time")
-        time.sleep(0.05)
-
-
-async def put_all(etcd: Etcd, peers: list[Peer]) -> None:
-    for start in range(0, len(peers), 50):
-        await asyncio.gather(*(etcd.put(peer.key, peer.lease()) for peer in peers[start : start + 50]))
 
 
 async def put_one_by_one(etcd: Etcd, peers: list[Peer]) -> None:
@@ -206,60 +67,81 @@ async def put_one_by_one(etcd: Etcd, peers: list[Peer]) -> None:
         await etcd.put(peer.key, peer.lease())
 
 
-async def change_one(etcd: Etcd, peers: list[Peer], times: int) -> tuple[list[float], list[float]]:
-    """Milliseconds from a put to the peer's FDB entry in the kernel, and to another watcher of the same etcd."""
+class Times:
+    """Milliseconds, from the start of puts and from their return."""
+
+    def __init__(self) -> None:
+        self.from_start: list[float] = []
+        self.from_return: list[float] = []
+
+    def add(self, started: float, returned: float, arrived: float) -> None:
+        self.from_start.append((arrived - started) * 1000)
+        self.from_return.append((arrived - returned) * 1000)
+
+
+async def change_one(etcd: Etcd, peers: list[Peer]) -> tuple[Times, Times]:
+    """Until a changed lease is in the kernel, and until another watcher in Python has it. By turns: whoever measured
+    both at once would keep itself waiting, and a busy minute of the machine would count for one of them.
+    """
+    to_kernel, to_watcher = Times(), Times()
+    changes = ((peers[turn * 7 % len(peers)], 1 + turn * 7 // len(peers)) for turn in count())
+    for _ in range(ROUNDS):
+        await until_programmed(etcd, islice(changes, CHANGES // ROUNDS), to_kernel)
+        await until_heard(etcd, islice(changes, CHANGES // ROUNDS), to_watcher)
+    return to_kernel, to_watcher
+
+
+async def until_programmed(etcd: Etcd, changes: Iterable[tuple[Peer, int]], times: Times) -> None:
+    """Until the FDB entry of a peer with a new MAC is there."""
     kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
     kernel.bind((0, RTNLGRP_NEIGH))
     kernel.setblocking(False)
     loop = asyncio.get_running_loop()
-    revision = await etcd.put(f"{PREFIX}/bench", b"")
-    watch = etcd.watch(f"{PREFIX}/subnets/", revision)
-    heard = asyncio.ensure_future(anext(watch))
-    to_kernel, to_watcher = [], []
-    for turn in range(times):
-        peer = peers[turn * 7 % len(peers)]
-        generation = turn // len(peers) + 1
+    for peer, generation in changes:
         wanted = bytes.fromhex(peer.mac(generation).replace(":", ""))
-        await asyncio.sleep(0.02)  # a change among 5,000 comes after a quiet time
+        await asyncio.sleep(QUIET_S)
         started = time.monotonic()
-        put = asyncio.ensure_future(etcd.put(peer.key, peer.lease(generation)))
-        heard.add_done_callback(lambda _, at=started: to_watcher.append((time.monotonic() - at) * 1000))
+        put = asyncio.ensure_future(timed_put(etcd, peer, generation))
         while wanted not in await loop.sock_recv(kernel, 65536):
             pass
-        to_kernel.append((time.monotonic() - started) * 1000)
-        await put
-        await heard
-        heard = asyncio.ensure_future(anext(watch))
-    heard.cancel()
+        programmed_at = time.monotonic()
+        times.add(started, await put, programmed_at)
     kernel.close()
-    return to_kernel, to_watcher
 
 
-def repair_times(peers: list[Peer], times: int) -> list[float]:
-    """Milliseconds until a route that was deleted is back."""
-    listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-    listener.settimeout(10)
-    listener.bind((0, RTNLGRP_IPV4_ROUTE))
-    found = []
-    for peer in peers[:times]:
-        subprocess.run(["ip", "route", "del", f"{peer.gateway}/24"], check=True)
-        at, wanted = None, socket.inet_aton(peer.gateway)
-        while True:
-            datagram = listener.recv(65536)
-            kind = int.from_bytes(datagram[4:6], sys.byteorder)
-            if wanted in datagram and kind == 25:
-                at = time.monotonic()
-            if wanted in datagram and kind == 24 and at is not None:
-                found.append((time.monotonic() - at) * 1000)
-                break
-    listener.close()
-    return found
+async def until_heard(etcd: Etcd, changes: Iterable[tuple[Peer, int]], times: Times) -> None:
+    revision = await etcd.put(f"{PREFIX}/bench", b"")
+    async with aclosing(etcd.watch(f"{PREFIX}/subnets/", revision)) as batches:
+        for peer, generation in changes:
+            heard = asyncio.ensure_future(time_of_next(batches))
+            await asyncio.sleep(QUIET_S)
+            started = time.monotonic()
+            returned, heard_at = await asyncio.gather(timed_put(etcd, peer, generation), heard)
+            times.add(started, returned, heard_at)
+
+
+async def timed_put(etcd: Etcd, peer: Peer, generation: int) -> float:
+    await etcd.put(peer.key, peer.lease(generation))
+    return time.monotonic()
+
+
+async def time_of_next(batches: AsyncIterator[object]) -> float:
+    await anext(batches)
+    return time.monotonic()
+
+
+def requests_of(url: str) -> float:
+    """Unary requests that etcd ever began to serve."""
+    with urllib.request.urlopen(f"{url}/metrics") as answer:  # noqa: S310 - our own etcd
+        lines = answer.read().decode().splitlines()
+    wanted = [line for line in lines if line.startswith("grpc_server_started_total") and 'grpc_type="unary"' in line]
+    return sum(float(line.rpartition(" ")[2]) for line in wanted)
 
 
 def device_deleted(channel: Channel, peers: int) -> float:
     """Seconds until the device is back with all its peers."""
-    batch("ip", "link del flannel.1\n")
     started = time.monotonic()
+    batch("ip", "link del flannel.1\n")
     until(lambda: index_of("flannel.1") > 0)
     until(lambda: programmed(channel) == (peers, peers))
     return time.monotonic() - started
@@ -279,13 +161,8 @@ print(time.monotonic() - started)
 
 def removal_of_what_is_gone(peers: list[Peer]) -> float:
     """Seconds to remove entries that are not there, by the code that netagent does it with."""
-    import pickle  # noqa: PLC0415
-    from ipaddress import ip_address, ip_network  # noqa: PLC0415
-
-    from netagent.state import FdbEntry, Neighbor, Route  # noqa: PLC0415
-
     batch("ip", f"{DEVICE}\nlink set flannel.1 up\n")
-    objects = []
+    objects: list[Object] = []
     for peer in peers[:1000]:
         gateway = ip_address(peer.gateway)
         objects += [
@@ -318,8 +195,10 @@ async def run(peers: list[Peer], folder: Path, idle_s: float) -> list[Figure]:
         cold_s = agent.start()
         if programmed(channel) != (len(peers), len(peers)):
             raise SystemExit(f"bench: ready, but the kernel holds {programmed(channel)}")
-        to_kernel, to_watcher = await change_one(etcd, peers, 60)
-        repairs = repair_times(peers, 50)
+        requests = requests_of(server.client_url)
+        to_kernel, to_watcher = await change_one(etcd, peers)
+        # Ours are two puts for each, and one more to open a watch.
+        requests = (requests_of(server.client_url) - requests - 2 * CHANGES - ROUNDS) / (2 * CHANGES)
         whole_s = device_deleted(channel, len(peers))
         await asyncio.sleep(3)
         before = agent.cpu_s()
@@ -335,10 +214,11 @@ async def run(peers: list[Peer], folder: Path, idle_s: float) -> list[Figure]:
     return [
         Figure("cold start: exec to programmed and read back", cold_s, "s", 2, writing, tools),
         Figure("leases put one by one: last put to all programmed", stream_s, "s", 0.5),
-        Figure("one lease changed: put to programmed, median", statistics.median(to_kernel), "ms", 2,
-               statistics.median(to_watcher), "put to another watcher"),
-        Figure("one route deleted: back, median", statistics.median(repairs), "ms", 250),
-        Figure("one route deleted: back, worst of 50", max(repairs), "ms", 250),
+        Figure("one lease changed: start of the put to programmed, median", median(to_kernel.from_start), "ms", 2,
+               median(to_watcher.from_start), "to another watcher"),
+        Figure("one lease changed: return of the put to programmed, median", median(to_kernel.from_return), "ms", 2,
+               median(to_watcher.from_return), "to another watcher"),
+        Figure("requests to etcd for one changed lease, besides the put", requests, "", 0.01),
         Figure("device deleted: all back", whole_s, "s", 1, writing, tools),
         Figure("1,000 peers removed whose entries are gone", gone, "s", 1, removing, f"{tools}"),
         Figure("SIGTERM to exit", stop_s, "s", 2),
@@ -347,40 +227,22 @@ async def run(peers: list[Peer], folder: Path, idle_s: float) -> list[Figure]:
     ]  # fmt: skip
 
 
-def table(figures: list[Figure], peers: int) -> str:
-    lines = [
-        f"| with {peers:,} peers | measured | target | floor, from the same run | ratio |",
-        "|---|---|---|---|---|",
-    ]
-    return "\n".join([*lines, *(figure.row() for figure in figures)])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peers", type=int, default=5000)
     parser.add_argument("--quick", action="store_true", help="300 peers, idle for 2 s")
     parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     arguments = parser.parse_args()
-    count, idle_s = (300, 2.0) if arguments.quick else (arguments.peers, 20.0)
+    number, idle_s = (300, 2.0) if arguments.quick else (arguments.peers, 20.0)
     if os.geteuid():
         raise SystemExit("bench: needs root, for a network namespace")
     with namespace(), tempfile.TemporaryDirectory(prefix="nodenet-bench-", dir=MEMORY) as folder:
-        try:
-            figures = asyncio.run(run([Peer(number) for number in range(count)], Path(folder), idle_s))
-        except BaseException:
-            log = Path(folder, "netagent.log")
-            print(log.read_text()[-3000:] if log.exists() else "", file=sys.stderr)
-            raise
-    print(table(figures, count))
+        figures = asyncio.run(run([Peer(each) for each in range(number)], Path(folder), idle_s))
+    head = f"| with {number:,} peers | measured | target | floor, from the same run | ratio |"
+    text = table(head, [figure.row() for figure in figures])
+    print(text)
     if arguments.write:
-        write(table(figures, count))
-
-
-def write(text: str) -> None:
-    page = ROOT / "docs" / "performance.md"
-    begin, end = "<!-- overlay -->", "<!-- /overlay -->"
-    head, _, rest = page.read_text().partition(begin)
-    page.write_text(f"{head}{begin}\n{text}\n{end}{rest.partition(end)[2]}")
+        write("overlay", text)
 
 
 if __name__ == "__main__":

@@ -5,15 +5,15 @@ that is next to nothing, and else more seldom.
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Mapping
+from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 from typing import Never
 
 from netagent.state import Key, Object, OverlayState
 
 LOOK_S = 1.0
 SHARE = 300
-"""Of the time, one part in so many may go into looking."""
+"""Of a processor's time, one part in so many may go into looking."""
 
 Untold = Mapping[Key, Object | None]
 """What is not as desired, as it was found; None: it is not there."""
@@ -28,11 +28,11 @@ class Patrol:
     async def run(self, wake: Callable[[], None]) -> Never:
         """Call `wake` when something differs."""
         while True:
-            started = time.monotonic()
+            started = processor_s()
             if await self._look(self._desired()):
                 self._found = True
                 wake()
-            await asyncio.sleep(max(LOOK_S, SHARE * (time.monotonic() - started)))
+            await asyncio.sleep(max(LOOK_S, SHARE * (processor_s() - started)))
 
     async def take(self) -> Untold:
         """For whoever writes, while it writes nothing. What was found may have been a change of our own half made, so
@@ -40,3 +40,8 @@ class Patrol:
         """
         found, self._found = self._found, False
         return await self._look(self._desired()) if found else {}
+
+
+def processor_s() -> float:
+    """What we and the programs that we ran have used so far: a look must not become rare because others are busy."""
+    return sum(usage.ru_utime + usage.ru_stime for usage in map(getrusage, (RUSAGE_SELF, RUSAGE_CHILDREN)))

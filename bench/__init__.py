@@ -1,0 +1,1 @@
+"""Speed and memory, each figure beside its floor from the same run."""
