@@ -78,7 +78,9 @@ class Following(Generic[T]):
         # A server that takes every watch and drops it at once is asked ever more slowly all the same.
         if asyncio.get_running_loop().time() - began > self._backoff.limit:
             self._backoff.reset()
-        self._reason = str(error)
         wait_s = self._backoff.next()
-        log.warning(event, error=error, retry_in_s=round(wait_s, 1))
+        # An outage of hours is a line or two, not one for each try.
+        tell = log.debug if str(error) == self._reason else log.warning
+        tell(event, error=error, retry_in_s=round(wait_s, 1))
+        self._reason = str(error)
         await asyncio.sleep(wait_s)

@@ -36,7 +36,8 @@ class Checked:
         address = self._address("bindAddress", self._content.bind_address)
         return None if address.is_unspecified else address
 
-    def detection(self) -> Detection:
+    def detection(self, *, knows_nodes: bool) -> Detection:
+        """`knows_nodes`: the source has Node objects."""
         text = self._content.detect_local_mode
         try:
             mode = DetectLocal(text)
@@ -44,6 +45,8 @@ class Checked:
             raise self._configured.refused(
                 "detectLocalMode", text, f"want {', '.join(mode.value for mode in DetectLocal)}"
             ) from None
+        if mode is DetectLocal.NODE_CIDR and not knows_nodes:
+            raise self._configured.refused("detectLocalMode", text, "podCIDRs are known with --source kubernetes alone")
         return Detection(mode, self._cluster_cidrs(), self._interface(mode))
 
     def node_port_addresses(self) -> NodePortAddresses:

@@ -67,16 +67,17 @@ def _listener(values: FlagValues, name: str) -> str | None:
 def settings_from(values: FlagValues, configured: Configured, place: Place) -> Settings:
     checked = Checked(configured)
     content = configured.content
+    source = choose_source(values, configured, place)
     return Settings(
         node_name=_node_name(values, configured, place.host_name),
-        source=choose_source(values, configured, place),
+        source=source,
         mode=checked.mode(),
         balance=_balance(values.one("balance")),
         external_ranges=_ranges(values.one("external-ip-ranges")),
         drain_s=_drain(values.one("drain-timeout")),
         node_zone=values.text("node-zone").strip(),
         bind_address=checked.bind_address(),
-        detection=checked.detection(),
+        detection=checked.detection(knows_nodes=isinstance(source, KubernetesSettings)),
         node_port_addresses=checked.node_port_addresses(),
         localhost_node_ports=content.iptables.localhost_node_ports,
         masquerade_all=checked.masquerade_all(),

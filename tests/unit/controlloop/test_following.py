@@ -90,5 +90,11 @@ async def test_away_says_why_until_something_is_heard_or_the_watch_stands(caplog
 
 async def test_who_takes_every_watch_and_drops_it_is_asked_ever_more_slowly(caplog):
     drops = [[Step(number), UnavailableError("dropped")] for number in range(2, 6)]
+    caplog.set_level("DEBUG")
     await Scripted([Step(1)], *drops).take(4)
     assert [record.fields["retry_in_s"] for record in caplog.records] == [0.1, 0.2]
+
+
+async def test_an_outage_is_one_line_however_long_it_lasts(caplog):
+    await Scripted(*[[UnavailableError("refused")]] * 4, [Step(1)]).take(1)
+    assert caplog.messages == ["things are not followed"]

@@ -110,7 +110,7 @@ async def test_a_store_that_forgot_is_listed_again():
     assert etcd.calls == ["list /nodenet/", "watch /nodenet/ after 7", "list /nodenet/"]
 
 
-async def test_a_store_that_is_away_is_waited_for_with_one_line_each_time(caplog):
+async def test_a_store_that_is_away_is_waited_for_with_one_line(caplog):
     etcd = ScriptedEtcd(UnavailableError("no answer"), UnavailableError("no answer"), Listing(7, ()))
     assert [each.listed for each in await take(etcd, 1)] == [True]
-    assert caplog.messages == ["objects below /nodenet/ are not followed"] * 2
+    assert caplog.messages == ["objects below /nodenet/ are not followed"]
