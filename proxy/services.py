@@ -5,22 +5,19 @@ part that cannot be used (an external address, a source range, an annotation) is
 served; a Service that contradicts itself is refused whole.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from sys import intern
 
 from msgspec import Struct
 
 from controlloop.family import Family, IPAddress, IPNetwork
-from proxy.address_text import parse_address, parse_network
 from proxy.annotations import Weights, read_balance, read_drain_timeout, read_weights
 from proxy.frontends import ANY_NODE_ADDRESS, Balance, Protocol, Scope, ServiceName, ServicePortName
 from proxy.objects import (
     AffinityConfig,
     ClientIPConfig,
-    LoadBalancerStatus,
     PortSpec,
     Refuse,
     RefusedError,
@@ -28,12 +25,10 @@ from proxy.objects import (
     ServiceAnnotations,
     ServiceLabels,
     ServiceSpec,
-    ServiceStatus,
 )
+from proxy.service_addresses import cluster_ip_texts, read_addresses, read_source_ranges
 
 DEFAULT_AFFINITY_S = 10800
-NOBODY: tuple[IPNetwork, ...] = (IPv4Network("0.0.0.0/32"), IPv6Network("::/128"))
-"""Nobody has these addresses: a source range that cannot be read must not let everybody in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,17 +104,16 @@ def read_service(service: Service, options: Options, refuse: Refuse) -> ProxiedS
     object_name, spec = service.object_name, service.spec
     name = ServiceName(object_name.namespace, object_name.name)
     annotations = service.metadata.annotations or ServiceAnnotations()
-    cluster_ips = _cluster_ips(spec)
-    external_ips, load_balancer_ips = _external(service, cluster_ips, options, refuse)
+    addresses = read_addresses(service, options.external_ranges, refuse)
     balance = _balance(annotations, options, refuse)
     return ProxiedService(
         name=name,
         created=service.metadata.creation_timestamp,
         ports=_ports(name, spec, refuse),
-        cluster_ips=cluster_ips,
-        external_ips=external_ips,
-        load_balancer_ips=load_balancer_ips,
-        source_ranges=_source_ranges(spec, refuse),
+        cluster_ips=addresses.cluster,
+        external_ips=addresses.external,
+        load_balancer_ips=addresses.load_balancer,
+        source_ranges=read_source_ranges(spec, refuse),
         internal_local=spec.internal_traffic_policy == "Local",
         external_local=spec.external_traffic_policy == "Local",
         affinity_s=_affinity_s(spec),
@@ -132,7 +126,7 @@ def read_service(service: Service, options: Options, refuse: Refuse) -> ProxiedS
 
 def is_proxied(service: Service) -> bool:
     labels = service.metadata.labels or ServiceLabels()
-    cluster_ips = _cluster_ip_texts(service.spec)
+    cluster_ips = cluster_ip_texts(service.spec)
     # The label counts by being there: its value names the other proxy, and an empty name is still not ours.
     return (
         labels.proxy_name is None
@@ -142,102 +136,31 @@ def is_proxied(service: Service) -> bool:
     )
 
 
-def _cluster_ip_texts(spec: ServiceSpec) -> tuple[str, ...]:
-    """All cluster IPs; an object that never met an API server may have only the singular field."""
-    several = tuple(text for text in spec.cluster_ips or () if text)
-    return several or ((spec.cluster_ip,) if spec.cluster_ip else ())
-
-
-def _cluster_ips(spec: ServiceSpec) -> tuple[IPAddress, ...]:
-    # The error names the field that was written.
-    field = "spec.clusterIPs" if any(spec.cluster_ips or ()) else "spec.clusterIP"
-    return tuple(dict.fromkeys(parse_address(field, text) for text in _cluster_ip_texts(spec)))
-
-
-def _external(
-    service: Service, cluster_ips: tuple[IPAddress, ...], options: Options, refuse: Refuse
-) -> tuple[tuple[IPAddress, ...], tuple[IPAddress, ...]]:
-    """externalIPs, and the addresses of its load balancer. An address that is both belongs to the load balancer, so
-    that its source ranges hold.
-    """
-    families = {address.version for address in cluster_ips}
-
-    def usable(texts: Iterable[tuple[str, str]]) -> Iterator[IPAddress]:
-        for field, text in texts:
-            try:
-                yield _external_address(field, text, families, options.external_ranges)
-            except RefusedError as error:
-                refuse(str(error))
-
-    balancer = [each for each in dict.fromkeys(usable(_ingress(service))) if each not in cluster_ips]
-    written = ((f"spec.externalIPs[{index}]", text) for index, text in enumerate(service.spec.external_ips or ()))
-    external = [each for each in dict.fromkeys(usable(written)) if each not in (*cluster_ips, *balancer)]
-    return tuple(external), tuple(balancer)
-
-
-def _ingress(service: Service) -> Iterator[tuple[str, str]]:
-    """(field, text) of the load balancer's addresses, without those that it wants to see the packets of itself."""
-    if service.spec.type != "LoadBalancer":
-        return
-    status = (service.status or ServiceStatus()).load_balancer or LoadBalancerStatus()
-    for index, ingress in enumerate(status.ingress or ()):
-        if ingress.ip and ingress.ip_mode != "Proxy":
-            yield f"status.loadBalancer.ingress[{index}].ip", ingress.ip
-
-
-def _external_address(
-    field: str, text: str, families: Collection[int], ranges: tuple[IPNetwork, ...] | None
-) -> IPAddress:
-    address = parse_address(field, text)
-    if address.version not in families:
-        raise RefusedError(f"{field}: {address} is left out, as the Service has no IPv{address.version} cluster IP")
-    if ranges is not None and not any(address in network for network in ranges):
-        raise RefusedError(f"{field}: {address} is left out, as it is in none of the ranges for external addresses")
-    return address
-
-
-def _source_ranges(spec: ServiceSpec, refuse: Refuse) -> tuple[IPNetwork, ...]:
-    if spec.type != "LoadBalancer":
-        return ()
-    ranges: list[IPNetwork] = []
-    for index, text in enumerate(spec.load_balancer_source_ranges or ()):
-        try:
-            ranges.append(parse_network(f"spec.loadBalancerSourceRanges[{index}]", text))
-        except RefusedError as error:
-            refuse(f"{error}; nobody is let in for it")
-            ranges.extend(NOBODY)
-    four = (network for network in ranges if isinstance(network, IPv4Network))
-    six = (network for network in ranges if isinstance(network, IPv6Network))
-    return (*collapse_addresses(four), *collapse_addresses(six))
-
-
 def _ports(service: ServiceName, spec: ServiceSpec, refuse: Refuse) -> tuple[ServicePort, ...]:
     """RefusedError for two ports with one name or one number: the API server refuses them too."""
-    seen: set[str | tuple[str, str, int]] = set()
+    seen: set[tuple[str, str]] = set()
     ports = []
     for index, written in enumerate(spec.ports or ()):
-        protocol = Protocol[written.protocol or "TCP"]
-        node_port = _node_port(f"spec.ports[{index}]", spec, written, refuse)
-        name = written.name or ""
-        _only_once(seen, f"spec.ports[{index}].name", name, name or "no name")
-        for field, number in (("port", written.port), ("nodePort", node_port)):
-            if number:
-                shown = f"{number}/{protocol.value}"
-                _only_once(seen, f"spec.ports[{index}].{field}", (field, protocol.value, number), shown)
+        path, name, protocol = f"spec.ports[{index}]", written.name or "", Protocol[written.protocol or "TCP"]
+        node_port = _node_port(path, spec, written, refuse)
+        _only_once(seen, path, "name", name or "no name")
+        _only_once(seen, path, "port", f"{written.port}/{protocol.value}")
+        if node_port:
+            _only_once(seen, path, "nodePort", f"{node_port}/{protocol.value}")
         ports.append(ServicePort(ServicePortName(service, intern(name)), protocol, written.port, node_port))
     return tuple(ports)
 
 
-def _only_once(seen: set[str | tuple[str, str, int]], field: str, key: str | tuple[str, str, int], shown: str) -> None:
-    if key in seen:
-        raise RefusedError(f"{field}: {shown} is there twice")
-    seen.add(key)
+def _only_once(seen: set[tuple[str, str]], path: str, field: str, text: str) -> None:
+    if (field, text) in seen:
+        raise RefusedError(f"{path}.{field}: {text} is there twice")
+    seen.add((field, text))
 
 
-def _node_port(field: str, spec: ServiceSpec, written: PortSpec, refuse: Refuse) -> int:
+def _node_port(path: str, spec: ServiceSpec, written: PortSpec, refuse: Refuse) -> int:
     if not written.node_port or spec.type in ("NodePort", "LoadBalancer"):
         return written.node_port or 0
-    refuse(f"{field}.nodePort: {written.node_port} is left out: the type is neither NodePort nor LoadBalancer")
+    refuse(f"{path}.nodePort: {written.node_port} is left out: the type is neither NodePort nor LoadBalancer")
     return 0
 
 

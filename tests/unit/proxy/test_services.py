@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from controlloop.family import Family
 from proxy.frontends import Balance, Protocol, Scope, ServiceName, ServicePortName
 from proxy.objects import Kind, RefusedError, decode
-from proxy.services import NOBODY, Options, ServicePort, read_service
+from proxy.service_addresses import NOBODY
+from proxy.services import Options, ServicePort, read_service
 
 WEB = ServiceName("default", "web")
 VIP = {"ip": "192.0.2.10"}
