@@ -9,6 +9,11 @@ class Finding:
     reason: str
 
 
+def overflow(name: str) -> Finding:
+    """Of a socket in which we hear of changes, ours or not."""
+    return Finding(name, "changes come faster than they can be read; looks at everything instead are held back")
+
+
 def fight(name: str, writer: str) -> Finding:
     """Over what is ours, with who undoes it; empty when the kernel did not say."""
     by = writer or "somebody unknown"

@@ -77,6 +77,8 @@ class RulesetMonitor(NftablesSocket):
         """Something of concern was changed, or we were too slow to hear whether."""
         self.writer = ""
         """The program that made the last change of concern, when the kernel says so."""
+        self.overflows = 0
+        """How often messages were lost."""
         self._concerned = False
 
     def _take(self, datagram: bytes) -> None:
@@ -88,4 +90,5 @@ class RulesetMonitor(NftablesSocket):
                 self.writer, self._concerned = change.by, False
 
     def _lost(self) -> None:
+        self.overflows += 1
         self.touched = True

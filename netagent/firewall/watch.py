@@ -12,7 +12,7 @@ from controlloop.logs import Log
 from controlloop.nft.monitor import RulesetMonitor
 from controlloop.nft.notifications import Change
 from controlloop.repairs import RepairLimiter
-from netagent.finding import Finding, fight
+from netagent.finding import Finding, fight, overflow
 from netagent.firewall.desired import Mode, Policy, rules_name
 from netagent.firewall.iptables import owned
 from netagent.instance import Instance
@@ -36,6 +36,9 @@ class Watch:
         self._looks: RepairLimiter[None] = RepairLimiter()
         self._rules = rules_name(policy)
         self._writer = ""
+        self._overflows = 0
+        self._missed = False
+        """The last thing heard was that more was said than we could read."""
         self._due: asyncio.TimerHandle | None = None
         self._look_is_due = False
 
@@ -47,10 +50,13 @@ class Watch:
     @property
     def is_held(self) -> bool:
         """Something was touched, and must not be looked at yet."""
-        return self._due is not None and bool(self._looks.fights)
+        return self._due is not None and not self._missed and bool(self._looks.fights)
 
     def findings(self) -> list[Finding]:
-        return [fight(self._rules, self._writer)] if self._looks.fights else []
+        return [self._finding()] if self._looks.fights else []
+
+    def _finding(self) -> Finding:
+        return overflow(self._rules) if self._missed else fight(self._rules, self._writer)
 
     def close(self) -> None:
         if self._due:
@@ -61,6 +67,8 @@ class Watch:
         if self._monitor.touched:
             self._monitor.touched = False
             self._writer = self._monitor.writer
+            self._missed = self._monitor.overflows > self._overflows
+            self._overflows = self._monitor.overflows
             self._look_in(GATHER_S)
 
     def _look_in(self, wait_s: float) -> None:
@@ -71,7 +79,7 @@ class Watch:
         self._due = None
         if wait_s := self._looks.wait_s(None):
             if self._looks.fights[None] == 1:
-                log.warning("repairs held back", object=self._rules, undone_by=self._writer or "somebody unknown")
+                log.warning("repairs held back", object=self._rules, reason=self._finding().reason)
             self._look_in(wait_s)
         else:
             self._look_is_due = True

@@ -106,6 +106,32 @@ async def test_what_others_do_with_what_is_theirs_is_no_news(loop):
     assert (loop.wakes, loop.repairs) == (1, 1)
 
 
+STORM = "".join(
+    ["add table ip others\n", "add set ip others many { type ipv4_addr; }\n", "flush set ip others many\n"]
+    + [f"add element ip others many {{ 10.{n >> 8}.{n & 255}.1 }}\n" for n in range(20_000)]
+)
+
+
+def storm():
+    subprocess.run(["nft", "-f", "-"], input=STORM, text=True, check=True)
+
+
+async def test_a_storm_in_what_is_not_ours_is_told_as_such(loop):
+    """More than the socket holds; nobody reads meanwhile. Each time everything is looked at, and then more slowly."""
+    quiet = False
+    while not quiet:
+        storm()
+        try:
+            await asyncio.wait_for(loop.repaired(), PERIOD_S / 2)
+        except TimeoutError:
+            quiet = True
+    assert loop.wakes in range(BURST, BURST + 3)
+    assert loop.repairs == 0
+    [finding] = loop.firewall.findings()
+    assert "faster than they can be read" in finding.reason
+    assert not loop.firewall.is_held
+
+
 @pytest.mark.parametrize("mode", list(Mode), ids=lambda mode: mode.value)
 async def test_who_undoes_us_where_nobody_tells_is_found_by_looking(mode):
     """As with legacy iptables, which says nothing: each look finds the same."""
