@@ -51,7 +51,8 @@ def hook_of(item: Mapping[str, Any]) -> Hook | None:
 
 def container(kind: str, item: Mapping[str, Any]) -> Container:
     key = type_text(item["type"])
-    is_dynamic = "dynamic" in item.get("flags", ())
+    # nft 1.0.6 does not print `dynamic` in JSON.
+    is_dynamic = not {"dynamic", "timeout"}.isdisjoint(item.get("flags", ()))
     return Container(kind, f"{key} : {type_text(item['map'])}" if kind == "map" else key, is_dynamic=is_dynamic)
 
 

@@ -63,7 +63,7 @@ Value = Container | Chain | str
 """An element's value is text: `goto random-3`, `10.5.1.2 . 8080`, empty in a set."""
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def labelled(purpose: str, text: str) -> Rule:
     """The rule `text` with a comment that says its purpose and ends in its digest."""
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]

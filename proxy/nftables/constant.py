@@ -35,29 +35,24 @@ def containers(family: Family) -> Iterator[tuple[str, Container]]:
         yield name, simple_map(port, "verdict")
     for protocol in Protocol:
         for is_node_port in False, True:
-            yield from slot_maps(family, protocol, is_node_port=is_node_port)
+            yield endpoints_map(family, protocol, is_node_port=is_node_port)
     for name in names.CLUSTER_IPS, names.NODE_PORT_ADDRESSES:
         yield name, simple_set(address)
     yield names.HAIRPIN, simple_set(f"{address} . {address}")
 
 
-def slot_maps(family: Family, protocol: Protocol, *, is_node_port: bool) -> Iterator[tuple[str, Container]]:
-    """What is in the slots of frontends: an endpoint, or a chain that remembers who was sent there.
+def endpoints_map(family: Family, protocol: Protocol, *, is_node_port: bool) -> tuple[str, Container]:
+    """What is in the slots of frontends.
 
     `typeof` with numgen gives the slot a type of its own, so that no packet mark has to carry it. There is a map for
     each protocol because nft 1.0.6 cannot add a rule that looks into a map it reads back from the kernel as
     `typeof ... th dport : ... th dport` ("conflicting protocols specified"); `tcp dport` it can.
     """
-    address = ADDRESS_TYPE[family]
-    place = f"{family.nft} daddr . {protocol.value} dport"
-    key, key_type = place, f"{address} . inet_service . integer"
-    if is_node_port:
-        key, key_type = f"{protocol.value} dport", "inet_service . integer"
-    declared = f"typeof {key} . numgen random mod 65536"
-    endpoints = Container("map", f"{key_type} : {address} . inet_service", f"{declared} : {place}")
-    yield names.endpoints_map(protocol, is_node_port=is_node_port), endpoints
-    chains = Container("map", f"{key_type} : verdict", f"{declared} : verdict")
-    yield names.affinity_map(protocol, is_node_port=is_node_port), chains
+    place, place_type = f"{family.nft} daddr . {protocol.value} dport", f"{ADDRESS_TYPE[family]} . inet_service"
+    key, key_type = (f"{protocol.value} dport", "inet_service") if is_node_port else (place, place_type)
+    return names.endpoints_map(protocol, is_node_port=is_node_port), Container(
+        "map", f"{key_type} . integer : {place_type}", f"typeof {key} . numgen random mod 65536 : {place}"
+    )
 
 
 def simple_map(key: str, value: str) -> Container:

@@ -44,8 +44,3 @@ def memory(endpoint_chain: str) -> str:
 def endpoints_map(protocol: Protocol, *, is_node_port: bool) -> str:
     """Slot to endpoint. A node port is called at any address, so its port alone is in the key."""
     return f"{protocol.value}{'-node-port' if is_node_port else ''}-endpoints"
-
-
-def affinity_map(protocol: Protocol, *, is_node_port: bool) -> str:
-    """Slot to the chain that remembers who was sent to an endpoint."""
-    return f"{protocol.value}{'-node-port' if is_node_port else ''}-affinity"

@@ -105,19 +105,17 @@ class FrontendPlan:
         return Destination(self._destination_name(selection, first_slot), (rule,))
 
     def _remembering(self, selection: Selection, first_slot: int) -> Destination:
-        """Who was at an endpoint goes there again; whoever is new, or whose endpoint is gone, is sent to one."""
-        container = names.affinity_map(self._frontend.protocol, is_node_port=self._is_node_port)
+        """Who was at an endpoint goes there again; whoever is new, or whose endpoint is gone, is sent to one.
+
+        The slots are in the rule: the kernel goes through a map of verdicts once for each chain that looks into it.
+        """
         chains = {endpoint: self._memory(endpoint) for endpoint in selection.slots}
-        for slot, endpoint in enumerate(selection.slots, first_slot):
-            self._element(container, f"{self._slots_of} . {slot}", f"goto {chains[endpoint]}")
         known = (
             labelled("was there before", f"{self._ip} saddr @{names.memory(chain)} goto {chain}")
             for chain in chains.values()
         )
-        new = labelled(
-            f"one of {len(selection.slots)}, {selection.how}",
-            f"{self._drawn(selection, first_slot)} vmap @{container}",
-        )
+        slots = ", ".join(f"{slot} : goto {chains[endpoint]}" for slot, endpoint in enumerate(selection.slots))
+        new = labelled(f"one of {len(selection.slots)}, {selection.how}", f"{selection.draw} vmap {{ {slots} }}")
         name = names.of_frontend("inside-affinity" if first_slot else "affinity", self._frontend)
         return Destination(name, (*known, new))
 
