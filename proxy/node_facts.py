@@ -89,12 +89,14 @@ class Facts:
     """All that is known now."""
 
     api_node: ApiNode | None = None
-    """None: not known yet, gone, or the source knows no Nodes."""
+    """As it was last seen; None: not known yet, or the source knows no Nodes."""
     local: frozenset[IPAddress] = frozenset()
     """The addresses of all interfaces."""
     outgoing: tuple[IPAddress, ...] = ()
     """Those from which this node calls the world."""
     service_cidrs: tuple[IPNetwork, ...] = ()
+    exists: bool = False
+    """The API has the Node now."""
 
 
 def node_of(settings: Settings, facts: Facts) -> Node:

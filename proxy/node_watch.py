@@ -40,7 +40,6 @@ class NodeWatch:
         self._api = api
         self._changed = changed
         self._facts = Facts()
-        self._exists = False
         self._known = asyncio.Event()
 
     @property
@@ -55,7 +54,8 @@ class NodeWatch:
     @property
     def is_eligible(self) -> bool:
         """Whether a load balancer may send here: not to a node that is unknown to the API, or about to go."""
-        return self._api is None or (self._exists and self.api_node is not None and self.api_node.is_eligible)
+        node = self._facts.api_node
+        return self._api is None or (self._facts.exists and node is not None and node.is_eligible)
 
     def surroundings(self, family: Family) -> Surroundings:
         return surroundings_of(self._settings, self._facts, family)
@@ -106,14 +106,12 @@ class NodeWatch:
     async def _follow_node(self, api: NodeApi) -> None:
         async with aclosing(api.nodes()) as nodes:
             async for node in nodes:
-                if node is not None:
-                    self._exists = True
-                    self._learn(replace(self._facts, api_node=node))
-                    continue
-                # What was known of it still holds for connections; a load balancer is told.
-                log.warning("the API knows no such node", node=self._settings.node_name)
-                self._exists = False
-                self._changed()
+                if node is None:
+                    # What was known of it still holds for connections; a load balancer is told.
+                    log.warning("the API knows no such node", node=self._settings.node_name)
+                    self._learn(replace(self._facts, exists=False))
+                else:
+                    self._learn(replace(self._facts, api_node=node, exists=True))
 
     async def _follow_service_cidrs(self, api: NodeApi) -> None:
         async with aclosing(api.service_cidrs()) as news:
