@@ -108,7 +108,7 @@ async def test_what_others_do_with_what_is_theirs_is_no_news(loop):
 
 STORM = "".join(
     ["add table ip others\n", "add set ip others many { type ipv4_addr; }\n", "flush set ip others many\n"]
-    + [f"add element ip others many {{ 10.{n >> 8}.{n & 255}.1 }}\n" for n in range(20_000)]
+    + [f"add element ip others many {{ 10.{n >> 8}.{n & 255}.1 }}\n" for n in range(2_000)]
 )
 
 
