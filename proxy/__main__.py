@@ -33,10 +33,10 @@ def act(values: FlagValues, environment: Mapping[str, str]) -> int:
     # Heavy imports wait until the flags are known to be good, so that --help is quick.
     from controlloop.daemon import run_daemon  # noqa: PLC0415
     from controlloop.kubernetes.kubeconfig import SERVICE_ACCOUNT  # noqa: PLC0415
-    from controlloop.logs import Log, configure  # noqa: PLC0415
+    from controlloop.logs import configure  # noqa: PLC0415
     from proxy import daemon, leftovers  # noqa: PLC0415
     from proxy.command_line import Place  # noqa: PLC0415
-    from proxy.config_file import read_configured, read_settings, write_configuration  # noqa: PLC0415
+    from proxy.config_file import changed_settings, read_configured, read_settings, tell, write_configuration  # noqa: PLC0415
 
     in_pod = bool(environment.get("KUBERNETES_SERVICE_HOST")) and (SERVICE_ACCOUNT / "token").exists()
     place = Place(os.uname().nodename, in_pod)
@@ -48,9 +48,10 @@ def act(values: FlagValues, environment: Mapping[str, str]) -> int:
     if values.text("write-config-to"):
         write_configuration(read_configured(values), Path(values.text("write-config-to")))
         return 0
-    for remark in settings.remarks:
-        Log("configuration").warning("not done as written", name=remark.name, value=remark.value, reason=remark.reason)
-    return run_daemon("netproxy", lambda: daemon.serve(settings))
+    tell(settings.remarks)
+    if values.is_on("init-only"):
+        return run_daemon("netproxy", lambda: daemon.initialise(settings))
+    return run_daemon("netproxy", lambda: daemon.serve(settings, changed_settings(values, place, settings)))
 
 
 def main() -> None:

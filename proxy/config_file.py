@@ -1,6 +1,6 @@
 """The file of --config: read at the start, and again whenever it changes."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from pathlib import Path
 
 import msgspec
@@ -11,7 +11,7 @@ from controlloop.goflags import FlagValues
 from controlloop.logs import Log
 from proxy.command_line import Place, configured_by, settings_from
 from proxy.config import Settings
-from proxy.configuration import Configured, read_configuration
+from proxy.configuration import Configured, Remark, read_configuration
 from proxy.sources.directory_watch import DirectoryWatch
 from proxy.sources.yaml_documents import documents
 
@@ -51,6 +51,11 @@ def write_configuration(configured: Configured, path: Path) -> None:
     log.info("configuration written", file=path)
 
 
+def tell(remarks: Iterable[Remark]) -> None:
+    for remark in remarks:
+        log.warning("not done as written", name=remark.name, value=remark.value, reason=remark.reason)
+
+
 async def changed_settings(values: FlagValues, place: Place, first: Settings) -> AsyncGenerator[Settings, None]:
     """Settings that differ from those before, for ever; none without --config. A file that cannot be used changes
     nothing, and is said once.
@@ -58,7 +63,11 @@ async def changed_settings(values: FlagValues, place: Place, first: Settings) ->
     file, before, refusal = values.text("config"), first, ""
     if not file:
         return
-    watch = DirectoryWatch(Path(file).parent)
+    try:
+        watch = DirectoryWatch(Path(file).parent)
+    except OSError as error:
+        log.warning("the file is not watched, changes wait for a restart", file=file, error=error)
+        return
     try:
         while True:
             await watch.changed(RESCAN_S)
@@ -71,6 +80,7 @@ async def changed_settings(values: FlagValues, place: Place, first: Settings) ->
                 continue
             refusal = ""
             if settings != before:
+                tell(remark for remark in settings.remarks if remark not in before.remarks)
                 before = settings
                 yield settings
     finally:

@@ -2,13 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from controlloop.family import Family
+from controlloop.family import Family, IPAddress
 from controlloop.logs import Log
 from controlloop.notify import Notifier
 from controlloop.pulse import Pulse
@@ -16,11 +18,12 @@ from controlloop.runner import Runner
 from controlloop.runtime import only_one
 from controlloop.skips import SkippedLog
 from proxy import sysctls
-from proxy.config import Settings
+from proxy.config import DetectLocal, Settings, apply_live
 from proxy.conntrack.keeper import FlowKeeper
 from proxy.frontends import Frontend, ServiceName
 from proxy.leftovers import families, leftovers, remove_rules
-from proxy.node import Node, Surroundings
+from proxy.node import Node
+from proxy.node_watch import NodeWatch
 from proxy.rules import BALANCES, Rules, engine
 from proxy.servers import Servers
 from proxy.services import Options
@@ -36,7 +39,8 @@ Changes = Sequence[tuple[ServiceName, tuple[Frontend, ...]]]
 class Netproxy:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._source = open_source(settings.source)
+        opened = open_source(settings)
+        self._source = opened.source
         options = Options(settings.balance, BALANCES[settings.mode], settings.external_ranges, settings.drain_s)
         self._tracker = Tracker(Node(settings.node_name), options, datetime.now(UTC))
         self._changed: set[ServiceName] = set()
@@ -48,27 +52,26 @@ class Netproxy:
         self._pulse = Pulse(self._notifier)
         self._runner = Runner(self._sync, resync_s=settings.sync_period_s, turn=self._pulse.turn)
         self._cleaner = Runner(self._clean_flows, resync_s=settings.sync_period_s, turn=lambda: None)
-        surroundings = (self._surroundings(family) for family in families())
+        self._watch = NodeWatch(settings, opened.nodes, self._runner.wake)
+        self._around = {family: self._watch.surroundings(family) for family in families()}
         wake = self._runner.wake
         self._rules = Rules(
-            {each.family: engine(settings.mode, each, wake) for each in surroundings}, settings.sync_period_s
+            {family: engine(settings.mode, each, wake) for family, each in self._around.items()}, settings.sync_period_s
         )
-        self._flows = FlowKeeper(lambda _family: frozenset())
+        self._flows = FlowKeeper(lambda family: {address.packed for address in self._serving(family)})
         self._skipped = SkippedLog(log)
         self._status = ProxyStatus(settings, self._source, self._tracker, self._rules, self._skipped)
         self._status.flows = self._flows
         self._status.pending = lambda: len(self._changed)
 
-    async def run(self) -> None:
+    async def run(self, changed_settings: AsyncGenerator[Settings, None]) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(Servers(self._settings, self._status.routes()).run())
+            group.create_task(self._watch.run())
             group.create_task(self._follow())
+            group.create_task(self._follow_settings(changed_settings))
             group.create_task(self._program())
             group.create_task(self._rules.keep_auditing())
-
-    def _surroundings(self, family: Family) -> Surroundings:
-        pods = dict(self._settings.detection.cluster_cidrs).get(family)
-        return Surroundings(family, pods=pods, masquerade_all=self._settings.masquerade_all)
 
     async def _follow(self) -> None:
         async with aclosing(self._source.batches()) as batches:
@@ -83,19 +86,57 @@ class Netproxy:
                     self._listed.set()
                 self._runner.wake()
 
+    async def _follow_settings(self, changed_settings: AsyncGenerator[Settings, None]) -> None:
+        async with aclosing(changed_settings) as changes:
+            async for wanted in changes:
+                self._settings, waiting = apply_live(self._settings, wanted)
+                log.info("configuration changed", waits_for_restart=" ".join(waiting) or "nothing")
+                self._watch.apply(self._settings)
+
     async def _program(self) -> None:
         """Write nothing before the first list is in: an empty cluster and an unread one look alike."""
-        while not self._listed.is_set():
-            self._pulse.turn()
-            self._notifier.status("waiting for the first list of services")
-            with suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
-                    await self._listed.wait()
+        await self._wait("the first list of services", self._listed.wait())
+        await self._wait("the own node", self._watch.known())
         async with asyncio.TaskGroup() as group:
             group.create_task(self._runner.run())
             group.create_task(self._cleaner.run())
 
+    async def _wait(self, what: str, until: Coroutine[Any, Any, object]) -> None:
+        task = asyncio.ensure_future(until)
+        try:
+            while not task.done():
+                self._pulse.turn()
+                self._notifier.status(f"waiting for {what}")
+                await asyncio.wait([task], timeout=1.0)
+        finally:
+            task.cancel()
+
+    def _settle(self) -> None:
+        """Take in what is different around us since the last sync."""
+        self._status.liveness.node_eligible = self._watch.is_eligible
+        self._changed |= self._tracker.settle(self._watch.node)
+        ports = frozenset(check.port for check in self._tracker.health_checks().values())
+        for family, before in self._around.items():
+            now = replace(self._watch.surroundings(family), health_check_ports=ports)
+            if now != before:
+                self._around[family] = now
+                self._rules.settle(now)
+
+    def _serving(self, family: Family) -> frozenset[IPAddress]:
+        """Where node ports are served."""
+        chosen = self._around[family].node_port_addresses
+        return self._watch.local_addresses(family) if chosen is None else chosen
+
+    def _health_check_addresses(self) -> Iterator[str]:
+        """As kube-proxy: where node ports are served, or everywhere."""
+        for family, around in self._around.items():
+            if around.node_port_addresses is None:
+                yield "0.0.0.0" if family is Family.V4 else "::"  # noqa: S104 - what a load balancer calls
+            else:
+                yield from sorted(map(str, around.node_port_addresses))
+
     async def _sync(self, resync: bool) -> None:  # noqa: FBT001 - the runner's contract
+        self._settle()
         changed, self._changed = self._changed, set()
         changes = [(service, self._tracker.frontends(service)) for service in changed]
         self._unfinished.update(changes)
@@ -120,7 +161,7 @@ class Netproxy:
         self._flows.note(finished.items())
         if finished:
             self._cleaner.wake()
-        await self._status.health_checks.settle(self._tracker.health_checks(), ("",))
+        await self._status.health_checks.settle(self._tracker.health_checks(), tuple(self._health_check_addresses()))
 
     async def _clean_flows(self, resync: bool) -> None:  # noqa: FBT001 - the runner's contract
         del resync  # what is due is due
@@ -136,10 +177,12 @@ class Netproxy:
         self._notifier.ready(f"{services} services in {mode} mode")
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, changed_settings: AsyncGenerator[Settings, None]) -> None:
     with only_one("netproxy"):
         prepare(settings)
-        await Netproxy(settings).run()
+        if settings.detection.mode is DetectLocal.CLUSTER_CIDR and not settings.detection.cluster_cidrs:
+            log.warning("without --cluster-cidr nobody knows who is a pod: callers from outside are not masqueraded")
+        await Netproxy(settings).run(changed_settings)
 
 
 async def initialise(settings: Settings) -> None:

@@ -1,14 +1,23 @@
-"""The source that the settings name."""
+"""The source that the settings name, and what comes with it."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from controlloop.etcd import Etcd
 from controlloop.etcd_access import Login, TlsFiles
 from controlloop.etcd_settings import EtcdSettings
-from proxy.config import FilesSettings, KubernetesSettings, SourceSettings
+from proxy.config import FilesSettings, KubernetesSettings, Settings
+from proxy.node_watch import NodeApi
 from proxy.sources import Source
 from proxy.sources.etcd import EtcdSource
 from proxy.sources.files import FilesSource
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    source: Source
+    nodes: NodeApi | None = None
+    """Where the own Node and ServiceCIDRs are; None with a source that has none."""
 
 
 def connect(etcd: EtcdSettings) -> Etcd:
@@ -18,16 +27,22 @@ def connect(etcd: EtcdSettings) -> Etcd:
     return Etcd(etcd.endpoints, tls=tls, login=login)
 
 
-def open_source(settings: SourceSettings) -> Source:
-    match settings:
+def open_source(settings: Settings) -> Opened:
+    """OperatorError names the flag or field, and the file, that cannot be used."""
+    match settings.source:
         case FilesSettings(manifests):
-            return FilesSource(Path(manifests))
-        case EtcdSettings():
-            return EtcdSource(connect(settings), settings.prefix)
-        case KubernetesSettings():
-            # A proxy on etcd or files does without the memory that these take.
-            from controlloop.kubernetes.client import ApiClient  # noqa: PLC0415
-            from controlloop.kubernetes.kubeconfig import load_access  # noqa: PLC0415
-            from proxy.sources.kubernetes import KubernetesSource  # noqa: PLC0415
+            return Opened(FilesSource(Path(manifests)))
+        case EtcdSettings() as etcd:
+            return Opened(EtcdSource(connect(etcd), etcd.prefix))
+        case KubernetesSettings() as kubernetes:
+            return _open_kubernetes(kubernetes, settings.node_name)
 
-            return KubernetesSource(ApiClient(load_access(settings.kubeconfig, settings.master)))
+
+def _open_kubernetes(settings: KubernetesSettings, node_name: str) -> Opened:
+    # A proxy on etcd or files does without the memory that these take.
+    from controlloop.kubernetes import client, kubeconfig  # noqa: PLC0415
+    from proxy import node_api  # noqa: PLC0415
+    from proxy.sources.kubernetes import KubernetesSource  # noqa: PLC0415
+
+    api = client.ApiClient(kubeconfig.load_access(settings.kubeconfig, settings.master))
+    return Opened(KubernetesSource(api), node_api.NodeApi(api, node_name))
