@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 
 from controlloop.command import CommandError, own_processes, run
@@ -9,6 +10,7 @@ from controlloop.delta import Delta
 from controlloop.family import Family
 from controlloop.iptables.chains import Key, Rules
 from controlloop.iptables.kernel import IptablesChains, Variant, program_name
+from controlloop.iptables.legacy_watch import LegacyWatch
 from controlloop.iptables.watch import IptablesWatch
 from controlloop.logs import Log
 from proxy.iptables.address_sets import AddressSets
@@ -34,6 +36,7 @@ class IptablesBackend(IptablesChains):
         self._sets = AddressSets(family, MEMORY_PREFIX[family])
         self._released: set[str] = set()
         """Sets that no rule of ours names any more and that could not be removed yet."""
+        self._legacy: LegacyWatch | None = None
 
     async def dump(self) -> Mapping[Key, Rules]:
         self._released = self._sets.destroy(self._released)
@@ -47,7 +50,8 @@ class IptablesBackend(IptablesChains):
         # Who comes back has not been anybody's endpoint meanwhile.
         self._sets.flush(wanted & self._released)
         self._released -= wanted
-        await super().apply(delta)
+        with self._legacy.writing() if self._legacy else nullcontext():
+            await super().apply(delta)
         self._released = self._sets.destroy(self._released | _sets_in(delta.drop) - wanted)
 
     async def refusal(self, delta: Delta[Key, Rules]) -> CommandError | None:
@@ -57,11 +61,12 @@ class IptablesBackend(IptablesChains):
             return error
         return None
 
-    async def watch(self, desired: Callable[[], Mapping[Key, Rules]]) -> IptablesWatch | None:
-        """Nobody tells of changes in legacy tables."""
+    async def watch(self, desired: Callable[[], Mapping[Key, Rules]]) -> IptablesWatch | LegacyWatch:
+        """The kernel tells of changes in nftables; to legacy tables somebody has to look."""
         del desired  # chains are read by name, whatever should be in them
         if await self.variant() is Variant.LEGACY:
-            return None
+            self._legacy = LegacyWatch(self._family, self._owned.tables)
+            return self._legacy
         return IptablesWatch(self._family, self._owned, own_processes)
 
     def kind(self, key: Key) -> str:
