@@ -110,6 +110,7 @@ def objection(own: OwnLease, snapshot: LeaseSnapshot) -> str:
         return f"somebody wrote over it: {snapshot.skipped[key].reason}"
     if key not in snapshot.records:
         return "it is gone from the registry"
-    if snapshot.leases.get(key) != own.lease:
-        return "somebody wrote something else into it; do two nodes have one public IP (--public-ip)?"
+    if (found := snapshot.leases[key]) != own.lease:
+        whose = " and ".join(map(str, found.attrs.public_ip.values()))
+        return f"somebody wrote something else into it, for {whose}; do two nodes have one public IP (--public-ip)?"
     return ""

@@ -76,9 +76,12 @@ def agent_argv(pair, number, *flags):
 
 
 @contextmanager
-def agents(pair, families, backend, flags=()):
-    """Both agents on one configuration, until what they say is in the subnet file. `flags`: more, for each of them."""
-    config = {"EnableIPv4": V4 in families, "Backend": backend}
+def agents(pair, families, backend, flags=(), **more):
+    """Both agents on one configuration, until what they say is in the subnet file.
+
+    `flags`: more, for each of them; `more`: of the configuration.
+    """
+    config = {"EnableIPv4": V4 in families, "Backend": backend, **more}
     for family in families:
         config |= RANGES[family]
     etcdctl(pair, "put", "/coreos.com/network/config", json.dumps(config))
@@ -86,9 +89,9 @@ def agents(pair, families, backend, flags=()):
     try:
         for number, host in pair.hosts.items():
             subnet_env(pair, number).unlink(missing_ok=True)
-            more = flags[number - 1] if flags else ()
+            own = flags[number - 1] if flags else ()
             with (host.folder / "netagent.log").open("ab") as log:
-                running.append(host.popen(agent_argv(pair, number, *more), stdout=log, stderr=subprocess.STDOUT))
+                running.append(host.popen(agent_argv(pair, number, *own), stdout=log, stderr=subprocess.STDOUT))
         for number in pair.hosts:
             eventually(lambda number=number: subnet_env(pair, number).exists(), 30)
         yield

@@ -39,6 +39,14 @@ VXLAN_V6 = {
     "masquerading flushed": "ip6tables -t nat -F",
     "table deleted": "nft delete table ip6 netagent",
 }
+NFTABLES = {
+    "rules flushed": "nft flush table ip6 netagent",
+    "chain flushed": "nft flush chain ip6 netagent forward",
+    "rule added": "nft insert rule ip6 netagent input drop",
+    "table deleted": "nft delete table ip6 netagent",
+    "peer deleted": "nft flush set ip6 netagent peers",
+    "everything flushed": "nft flush ruleset",
+}
 NIC_DOWN = "ip link set eth0 down; ip link set eth0 up"
 DIRECT = {
     "IPv4 route deleted": "ip route del {subnet4}",
@@ -70,6 +78,7 @@ WIREGUARD = {
 }
 BACKENDS = {
     "vxlan": ({"Type": "vxlan"}, VXLAN_V6, []),
+    "nftables": ({"Type": "vxlan"}, NFTABLES, []),
     "host-gw": ({"Type": "host-gw"}, DIRECT, []),
     "DirectRouting": ({"Type": "vxlan", "DirectRouting": True}, DIRECT_ROUTING, []),
     "wireguard": ({"Type": "wireguard", "PersistentKeepaliveInterval": 1}, WIREGUARD, [needs_wireguard]),
@@ -160,7 +169,11 @@ class Running:
 @pytest.fixture(scope="module")
 def running(request, tmp_path_factory):
     backend, _, _ = BACKENDS[request.param]
-    with cluster(tmp_path_factory.mktemp("pair")) as pair, agents(pair, DUAL, backend, flags=[["--ip-masq"]] * 2):
+    config = {"EnableNFTables": request.param == "nftables"}
+    with (
+        cluster(tmp_path_factory.mktemp("pair")) as pair,
+        agents(pair, DUAL, backend, flags=[["--ip-masq"]] * 2, **config),
+    ):
         yield Running(pair)
 
 

@@ -52,7 +52,7 @@ def mentions(lab, name):
 def key_of(lab, name):
     """Of the node's lease."""
     address = str(lab.spec.attached[name].ip)
-    [key] = [key for key, lease in lab.leases().items() if lease["PublicIP"] == address]
+    [key] = eventually(lambda: [key for key, lease in lab.leases().items() if lease["PublicIP"] == address])
     return key
 
 
@@ -172,3 +172,17 @@ def test_a_store_that_was_restored_gets_what_it_lacks_and_its_word_counts_for_th
     eventually(lambda: lab.leases() == {**before, f"{FOREIGN}-24": json.loads(FOREIGN_LEASE)}, 30)
     eventually(lambda: len(mentions(lab, "node-1")) == 3)
     assert all_pods_answer(lab)
+
+
+@pytest.mark.flannel("35", "A11")
+def test_a_stolen_lease_is_noticed_and_replaced_and_the_thief_is_named(lab):
+    stolen = key_of(lab, "node-2")
+    lab.put(f"{SUBNETS_KEY}/{stolen}", FOREIGN_LEASE)
+    eventually(lambda: stolen != key_of(lab, "node-2"))
+    assert lab.leases()[stolen]["PublicIP"] == "10.10.0.77"
+    assert "wrote something else into it, for 10.10.0.77" in lab.log_of("node-2", "netagent").read_text()
+    # The bridge is the pods' and still has an address of the other subnet.
+    remove_pod(lab.host("node-2"), lab.host("pod-2-1"))
+    lab.host("node-2").run(["ip", "link", "del", "cni0"])
+    lab.attach_pod("node-2", "pod-2-1")
+    eventually(lambda: all_pods_answer(lab))

@@ -200,13 +200,20 @@ def test_a_storm_of_foreign_changes_costs_little_and_drift_behind_it_is_found(la
     eventually(lambda: is_ready(node))
 
 
+def attempts(lab):
+    """How often node-1 has said that it will try something again."""
+    return lab.log_of("node-1", "netagent").read_text().count("retry_in_s=")
+
+
 @pytest.mark.flannel("33", "47")
 def test_a_registry_that_is_away_makes_a_node_unready_and_its_return_ready(lab, node):
+    tries = attempts(lab)
     lab.stop("etcd", "etcd", SIGTERM)
     try:
         waiting = eventually(lambda: status(node)["waiting_for"], timeout_s=20.0)
         assert "registry" in waiting
         assert pings(lab)
+        assert 1 <= attempts(lab) - tries < 60, "it asks again and again without a pause"
     finally:
         lab.start_etcd()
     eventually(lambda: is_ready(node), timeout_s=20.0)
