@@ -5,7 +5,8 @@ What leaves here is an address or a network and nothing else, whoever wrote the 
 
 import re
 from bisect import bisect
-from ipaddress import IPv4Address, IPv6Address, ip_network
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses, ip_network
 
 from controlloop.family import IPAddress, IPNetwork
 from controlloop.printable import printable
@@ -70,3 +71,10 @@ def parse_network(path: str, text: str) -> IPNetwork:
     if (":" in host) != (network.version == 6):
         raise refused
     return network
+
+
+def without_overlaps(networks: Sequence[IPNetwork]) -> tuple[IPNetwork, ...]:
+    """The same addresses in as few networks as can be, sorted, IPv4 first."""
+    four = (network for network in networks if isinstance(network, IPv4Network))
+    six = (network for network in networks if isinstance(network, IPv6Network))
+    return (*collapse_addresses(four), *collapse_addresses(six))

@@ -4,10 +4,13 @@ Pure. This is where traffic policy becomes `endpoints`, `inside`, `lingering` an
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from ipaddress import collapse_addresses, ip_network
+from dataclasses import dataclass
+from ipaddress import ip_network
+
+from msgspec import structs
 
 from controlloop.family import Family, IPNetwork
+from proxy.address_text import without_overlaps
 from proxy.endpoints import ServiceSlice, places
 from proxy.frontends import Endpoint, Frontend, Refusal, Scope
 from proxy.node import Node
@@ -80,7 +83,7 @@ def _weighed(endpoints: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
     """Where none has a weight all have the same: those that are left must serve."""
     if any(endpoint.weight for endpoint in endpoints):
         return endpoints
-    return tuple(replace(endpoint, weight=1) for endpoint in endpoints)
+    return tuple(structs.replace(endpoint, weight=1) for endpoint in endpoints)
 
 
 def _refusal(reached: Reach, chosen: tuple[Endpoint, ...]) -> Refusal:
@@ -98,4 +101,4 @@ def allowed_sources(service: ProxiedService, family: Family, node: Node) -> tupl
         return ()
     if any(address in network for network in ranges for address in node.addresses):
         ranges += [ip_network(each) for each in service.load_balancer_ips if each.version == family.value]
-    return tuple(collapse_addresses(ranges))
+    return without_overlaps(ranges)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
 
+from msgspec import Struct
+
 from controlloop.family import Family, IPAddress, IPNetwork
 
 ANY_NODE_ADDRESS: dict[Family, IPAddress] = {Family.V4: IPv4Address(0), Family.V6: IPv6Address(0)}
@@ -64,8 +66,9 @@ class Refusal(Enum):
     """Endpoints exist, but policy Local excludes them: a load balancer should try another node."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class ServiceName:
+class ServiceName(Struct, frozen=True, order=True, gc=False):
+    """A Struct, as the other small values here: there are tens of thousands, and the collector need not visit them."""
+
     namespace: str
     name: str
 
@@ -73,8 +76,7 @@ class ServiceName:
         return f"{self.namespace}/{self.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class ServicePortName:
+class ServicePortName(Struct, frozen=True, gc=False):
     """Which port of which Service; the port's name is empty for an unnamed one."""
 
     service: ServiceName
@@ -84,8 +86,7 @@ class ServicePortName:
         return f"{self.service}:{self.port}" if self.port else str(self.service)
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(Struct, frozen=True, gc=False):
     """One place where a Service is served."""
 
     address: IPAddress

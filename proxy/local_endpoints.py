@@ -14,6 +14,7 @@ from proxy.exposure import port_reach
 from proxy.frontends import ServiceName
 from proxy.node import Node
 from proxy.services import ProxiedService
+from proxy.slices import Slices
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,8 @@ class Policy(Enum):
 
 
 class LocalEndpoints:
-    def __init__(self) -> None:
+    def __init__(self, slices: Slices) -> None:
+        self._slices = slices
         self.health_checks: dict[ServiceName, HealthCheck] = {}
         self._missing: dict[ServiceName, Counter[tuple[Policy, Family]]] = {}
         self._total: Counter[tuple[Policy, Family]] = Counter()
@@ -43,14 +45,14 @@ class LocalEndpoints:
         """How many Service ports are served elsewhere but, under a policy Local, by nobody here."""
         return {(policy, family): self._total[policy, family] for policy in Policy for family in Family}
 
-    def replace(
-        self, name: ServiceName, service: ProxiedService | None, slices: Sequence[ServiceSlice], node: Node
-    ) -> None:
-        """Let a Service have these slices from now on."""
+    def look_at(self, name: ServiceName, service: ProxiedService | None, node: Node) -> None:
+        """A Service, its slices or the node changed."""
         self.health_checks.pop(name, None)
-        self._total -= self._missing.pop(name, Counter())
-        if service is None:
+        if name in self._missing:
+            self._total -= self._missing.pop(name)
+        if service is None or not (service.internal_local or service.external_local):
             return
+        slices = self._slices.of(name)
         if service.health_check_port:
             self.health_checks[name] = HealthCheck(service.health_check_port, _local_endpoints(service, slices))
         missing = Counter(_missing(service, slices, node))

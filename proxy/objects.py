@@ -5,7 +5,6 @@ is a Kubernetes DNS name, an address is an address, and an object with anything 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from sys import intern
@@ -44,8 +43,7 @@ class Kind(Enum):
     ENDPOINTS = "Endpoints"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class ObjectName:
+class ObjectName(Struct, frozen=True, order=True, gc=False):
     namespace: str
     name: str
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+from ipaddress import IPv4Network, IPv6Network
 
 from controlloop.family import IPAddress, IPNetwork
-from proxy.address_text import parse_address, parse_network
+from proxy.address_text import parse_address, parse_network, without_overlaps
 from proxy.objects import LoadBalancerStatus, Refuse, RefusedError, Service, ServiceSpec, ServiceStatus
 
 NOBODY: tuple[IPNetwork, ...] = (IPv4Network("0.0.0.0/32"), IPv6Network("::/128"))
@@ -93,6 +93,4 @@ def read_source_ranges(spec: ServiceSpec, refuse: Refuse) -> tuple[IPNetwork, ..
         except RefusedError as error:
             refuse(f"{error}; nobody is let in for it")
             ranges.extend(NOBODY)
-    four = (network for network in ranges if isinstance(network, IPv4Network))
-    six = (network for network in ranges if isinstance(network, IPv6Network))
-    return (*collapse_addresses(four), *collapse_addresses(six))
+    return without_overlaps(ranges)

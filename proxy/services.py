@@ -29,6 +29,7 @@ from proxy.objects import (
 from proxy.service_addresses import cluster_ip_texts, read_addresses, read_source_ranges
 
 DEFAULT_AFFINITY_S = 10800
+FAMILIES = {frozenset(family.value for family in some): some for some in ((Family.V4,), (Family.V6,), tuple(Family))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,8 @@ class ProxiedService(Struct, frozen=True, gc=False, kw_only=True):
     name: ServiceName
     created: datetime | None
     ports: tuple[ServicePort, ...]
+    families: tuple[Family, ...]
+    """Those in which the Service has a cluster IP; in another it has nothing."""
     cluster_ips: tuple[IPAddress, ...]
     external_ips: tuple[IPAddress, ...]
     load_balancer_ips: tuple[IPAddress, ...]
@@ -72,11 +75,6 @@ class ProxiedService(Struct, frozen=True, gc=False, kw_only=True):
     balance: Balance
     weights: Weights
     drain_s: int | None
-
-    @property
-    def families(self) -> tuple[Family, ...]:
-        """Those in which the Service has a cluster IP; in another it has nothing."""
-        return tuple(dict.fromkeys(Family.of(address) for address in self.cluster_ips))
 
     @property
     def is_external(self) -> bool:
@@ -110,6 +108,7 @@ def read_service(service: Service, options: Options, refuse: Refuse) -> ProxiedS
         name=name,
         created=service.metadata.creation_timestamp,
         ports=_ports(name, spec, refuse),
+        families=FAMILIES[frozenset(address.version for address in addresses.cluster)],
         cluster_ips=addresses.cluster,
         external_ips=addresses.external,
         load_balancer_ips=addresses.load_balancer,

@@ -34,7 +34,7 @@ class Tracker:
         self._services: dict[ServiceName, ProxiedService] = {}
         self._slices = Slices()
         self._claims = Claims()
-        self._local = LocalEndpoints()
+        self._local = LocalEndpoints(self._slices)
         self._triggers: dict[ServiceName, list[datetime]] = {}
         self._refused: dict[Origin, str] = {}
         self._warnings: dict[Origin, tuple[str, ...]] = {}
@@ -109,7 +109,7 @@ class Tracker:
 
     def _look_at(self, changed: set[ServiceName]) -> None:
         for name in changed:
-            self._local.replace(name, self._services.get(name), self._slices.of(name), self._node)
+            self._local.look_at(name, self._services.get(name), self._node)
 
     def _known(self) -> set[Origin]:
         services = {(Kind.SERVICE, ObjectName(name.namespace, name.name)) for name in self._services}
