@@ -1,0 +1,155 @@
+"""Client, node and endpoints in network namespaces of their own: client ── node ── pods."""
+
+import ctypes
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from subprocess import PIPE
+from typing import Any
+
+from lab.enter import CLONE_NEWNET, enter
+
+HERE = Path(__file__).parent
+PYTHON = (sys.executable, "-I")
+PORT = 8080
+CLUSTER_CIDR = "10.244.0.0/15"
+NODE_ADDRESS = "192.168.77.1"
+HOME_ADDRESS = "10.30.0.1"
+"""Of the benchmark itself, seen from the node."""
+HOSTS = ("client", "node", "pods")
+LINES = {
+    "node": [
+        "link set lo up",
+        "link set client up", "link set pods up", "link set home up", "address add 10.30.0.2/30 dev home",
+        f"address add {NODE_ADDRESS}/24 dev client", "address add 10.20.0.1/24 dev pods",
+        f"route add {CLUSTER_CIDR} via 10.20.0.2",
+        "neigh add 192.168.77.2 lladdr 02:00:00:00:00:02 dev client",
+        "neigh add 10.20.0.2 lladdr 02:00:00:00:00:04 dev pods",
+    ],
+    "client": [
+        "link set lo up", "link set eth0 address 02:00:00:00:00:02 up",
+        "address add 192.168.77.2/24 dev eth0", f"route add default via {NODE_ADDRESS}",
+    ],
+    "pods": [
+        "link set lo up", "link set eth0 address 02:00:00:00:00:04 up",
+        "address add 10.20.0.2/24 dev eth0", "route add default via 10.20.0.1",
+        f"route add local {CLUSTER_CIDR} dev lo",
+    ],
+}  # fmt: skip
+"""The pods' host has every address of the pod network."""
+
+SYSCTLS = (
+    "net.ipv4.ip_forward=1",
+    "net.ipv4.conf.all.rp_filter=0",
+    # A refusal that the kernel withholds would be measured as the client's patience.
+    "net.ipv4.icmp_ratelimit=0",
+    "net.ipv4.icmp_msgs_per_sec=100000",
+    "net.ipv4.icmp_msgs_burst=100000",
+)
+Target = tuple[str, int]
+numbers = itertools.count()
+
+
+class Network:
+    """Names, and the two helpers that live in them."""
+
+    def __init__(self, prefix: str, scratch: Path) -> None:
+        self._prefix = prefix
+        self._scratch = scratch
+        self._endpoint: subprocess.Popen[str] | None = None
+        self._caller: subprocess.Popen[str] | None = None
+
+    def name(self, host: str) -> str:
+        return f"{self._prefix}-{host}"
+
+    def popen(
+        self, host: str, argv: Sequence[str], also: Callable[[], None] | None = None, **options: Any
+    ) -> subprocess.Popen[str]:
+        enter_host = enter(self.name(host), None, self._scratch)
+
+        def step_in() -> None:
+            enter_host()
+            if also:
+                also()
+
+        return subprocess.Popen(argv, text=True, preexec_fn=step_in, **options)  # noqa: PLW1509 - only system calls
+
+    def run(self, host: str, *argv: str, stdin: str = "", check: bool = True) -> str:
+        process = self.popen(host, argv, stdin=PIPE, stdout=PIPE, stderr=PIPE)
+        out, error = process.communicate(stdin)
+        if check and process.returncode:
+            raise SystemExit(f"bench: {' '.join(argv)}: {error.strip()}")
+        return out
+
+    def timed(self, host: str, *argv: str, stdin: str) -> float:
+        """Seconds that a program needs."""
+        started = time.monotonic()
+        self.run(host, *argv, stdin=stdin)
+        return time.monotonic() - started
+
+    def up(self) -> None:
+        for host in HOSTS:
+            subprocess.run(["ip", "netns", "add", self.name(host)], check=True)
+        for host in ("client", "pods"):
+            peer = ("peer", "name", "eth0", "netns", self.name(host))
+            self.run("node", "ip", "link", "add", host, "type", "veth", *peer)
+        subprocess.run(["ip", "-batch", "-"], input=self._home_lines(), text=True, check=True)
+        for host, lines in LINES.items():
+            self.run(host, "ip", "-batch", "-", stdin="\n".join(lines) + "\n")
+        self.run("node", "sysctl", "-qw", *SYSCTLS)
+        self._endpoint = self.popen("pods", [*PYTHON, str(HERE / "endpoint.py"), str(PORT)], stdout=PIPE)
+        assert self._endpoint.stdout is not None
+        self._endpoint.stdout.readline()
+        self._caller = self.popen("client", [*PYTHON, str(HERE / "caller.py")], stdin=PIPE, stdout=PIPE)
+
+    def _home_lines(self) -> str:
+        """A cable to where etcd is: the namespace of this process."""
+        return (
+            f"link add to-node type veth peer name home netns {self.name('node')}\n"
+            f"link set to-node up\naddress add {HOME_ADDRESS}/30 dev to-node\n"
+        )
+
+    def ask(self, command: str, targets: Sequence[Target], *arguments: Any) -> Any:
+        """Let the client connect: see caller.py."""
+        assert self._caller is not None
+        assert self._caller.stdin is not None
+        assert self._caller.stdout is not None
+        print(json.dumps([command, targets, *arguments]), file=self._caller.stdin, flush=True)
+        line = self._caller.stdout.readline()
+        if not line:
+            raise SystemExit("bench: the client gave up")
+        return json.loads(line)
+
+    def down(self) -> None:
+        for process in (self._caller, self._endpoint):
+            if process:
+                process.kill()
+                process.wait()
+        subprocess.run(["ip", "link", "delete", "to-node"], check=False, capture_output=True)
+        for host in HOSTS:
+            subprocess.run(["ip", "netns", "delete", self.name(host)], check=False, capture_output=True)
+
+
+def leave_machine() -> None:
+    """Move this process to a network namespace of its own, where etcd will be."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "unshare needs root")
+    lines = f"link set lo up\naddress add {HOME_ADDRESS}/32 dev lo\n"
+    subprocess.run(["ip", "-batch", "-"], input=lines, text=True, check=True)
+
+
+@contextmanager
+def network(scratch: Path) -> Iterator[Network]:
+    made = Network(f"nodenet-bench-{os.getpid()}-{next(numbers)}", scratch)
+    try:
+        made.up()
+        yield made
+    finally:
+        made.down()
