@@ -18,7 +18,7 @@ CREATE, DESTROY, FLUSH, LIST, TYPE = 2, 3, 4, 7, 13
 REQUEST, ACK, DUMP = 1, 4, 0x300
 ERROR, DONE = 2, 3
 PROTOCOL, SET_NAME, TYPE_NAME, REVISION, FAMILY, FLAGS, DATA = range(1, 8)
-TIMEOUT, CADT_FLAGS, MAX_ELEMENTS = 6, 8, 19
+TIMEOUT, CADT_FLAGS, HASH_SIZE, MAX_ELEMENTS = 6, 8, 18, 19
 NESTED, BIG_ENDIAN = 0x8000, 0x4000
 NAMES_ONLY = 1 << 1  # IPSET_FLAG_LIST_SETNAME
 FORCE_ADD = 1 << 5  # IPSET_FLAG_WITH_FORCEADD: when full, a new address takes the place of another
@@ -28,6 +28,10 @@ KIND = "hash:ip"
 KIND_REVISION = 3
 """The first that knows FORCE_ADD (Linux 3.14)."""
 CAPACITY = 65536
+BUCKETS = 8192
+"""64 kB. A set that packets fill never grows, and a bucket takes 12: of the default 1024, one in 16 sets with 3,500
+clients forgets one of them. Of these, one in 60 sets with 20,000.
+"""
 DEFAULT_TIMEOUT_S = 10800
 """Only says that addresses have a timeout at all: each rule sets its own."""
 
@@ -61,7 +65,8 @@ class AddressSets:
 
     def make(self, names: Collection[str]) -> None:
         """OSError names the set that was refused. One that is there stays as it is."""
-        limits = _number(TIMEOUT, DEFAULT_TIMEOUT_S) + _number(CADT_FLAGS, FORCE_ADD) + _number(MAX_ELEMENTS, CAPACITY)
+        limits = _number(TIMEOUT, DEFAULT_TIMEOUT_S) + _number(CADT_FLAGS, FORCE_ADD)
+        limits += _number(HASH_SIZE, BUCKETS) + _number(MAX_ELEMENTS, CAPACITY)
         kind = _string(TYPE_NAME, KIND) + _byte(REVISION, KIND_REVISION) + _byte(FAMILY, self._family.af)
         with _connection() as connection:
             for name in names:
