@@ -220,11 +220,13 @@ class Rig:
         self._stale = False
 
     async def _apply(self, delta, *, stale):
-        for family in Family:
-            if stale:
-                await reconcile(lambda f=family: self.planners[f].objects, self.backends[family])
-            elif delta[family]:
-                await self.backends[family].apply(delta[family])
+        await asyncio.gather(*(self._apply_to(family, delta[family], stale=stale) for family in Family))
+
+    async def _apply_to(self, family, delta, *, stale):
+        if stale:
+            await reconcile(lambda: self.planners[family].objects, self.backends[family])
+        elif delta:
+            await self.backends[family].apply(delta)
 
     def _allow_loopback(self):
         wanted = str(int(any(each.localhost_node_ports for each in self.surroundings.values())))
