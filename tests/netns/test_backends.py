@@ -3,13 +3,12 @@
 Their kernels are programmed from leases, as the agent does it.
 """
 
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from agent_pair import needs_wireguard
 from node_pair import CONVERGE, POD, V4, V6, Pair
 
 from netagent.backends.choice import parse_backend
@@ -39,10 +38,6 @@ def fits(pair, families, mtu):
 
 
 FAMILIES = [[V4], [V6], [V4, V6]]
-needs_wireguard = pytest.mark.skipif(
-    shutil.which("wg") is None or shutil.which("wireguard-go") is None or not Path("/dev/net/tun").exists(),
-    reason="needs wireguard-tools, wireguard-go and /dev/net/tun",
-)
 
 
 @pytest.mark.flannel("44")
@@ -78,6 +73,7 @@ def test_a_peer_moves_between_its_own_link_and_the_overlay_and_leaves_one_route(
         assert (not fdb.strip()) is connected
 
 
+@pytest.mark.flannel("22", "23")
 @needs_wireguard
 @pytest.mark.parametrize("families", FAMILIES, ids=str)
 def test_wireguard_carries_each_family(pair, families, monkeypatch):
@@ -181,6 +177,7 @@ def test_flannelds_leftovers_of_any_backend_are_cleaned_up_or_taken_over(pair):
     assert pair.shows("ip route show 10.99.0.0/16")
 
 
+@pytest.mark.flannel("19", "22")
 def test_ipip_carries_ipv4(pair):
     made = subprocess.run(
         ["ip", "-n", pair.hosts[1].namespace, "link", "add", "probe", "type", "ipip", "local", "192.0.2.1"],

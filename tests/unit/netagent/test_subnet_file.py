@@ -1,6 +1,8 @@
 from ipaddress import ip_network
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from controlloop.family import Family
 from netagent.subnet_file import parse_subnets, read_subnets, render, write
@@ -34,6 +36,12 @@ def test_what_is_written_is_what_is_found_after_a_restart(tmp_path, families):
 )
 def test_an_unreadable_subnet_is_as_good_as_none(text):
     assert parse_subnets(text) == {}
+
+
+@pytest.mark.flannel("28")
+@given(st.text(max_size=60) | st.text(max_size=40).map("FLANNEL_IPV6_SUBNET={}".format))
+def test_any_text_names_subnets_or_none(text):
+    assert parse_subnets(text).keys() <= set(Family)
 
 
 def test_quotes_and_blanks_of_other_writers_are_read():

@@ -1,9 +1,12 @@
 """Every backend as its options, its leases and its objects, on one small overlay."""
 
+from contextlib import suppress
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from controlloop.errors import OperatorError, Skipped
 from controlloop.family import Family
@@ -112,3 +115,32 @@ def test_without_direct_routing_even_neighbors_get_an_envelope():
 def test_a_lease_of_another_backend_is_skipped(backend_type):
     skipped = lines(HostGw(), backend_type)
     assert skipped.reason == f'BackendType "{backend_type}": this overlay is host-gw'
+
+
+NAMES = [
+    "VNI",
+    "port",
+    "MTU",
+    "GBP",
+    "Learning",
+    "directRouting",
+    "ListenPort",
+    "PSK",
+    "PersistentKeepaliveInterval",
+    "Mode",
+]
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@pytest.mark.flannel("28")
+@given(
+    st.sampled_from(["vxlan", "host-gw", "wireguard", "ipip", "alloc", "udp"]) | st.text(max_size=8),
+    st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=8), json_values, max_size=4),
+)
+def test_any_options_are_understood_or_refused(backend_type, options):
+    with suppress(OperatorError):
+        parse_backend(backend_type, options)
