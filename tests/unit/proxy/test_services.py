@@ -262,6 +262,7 @@ def test_a_health_check_port_is_for_load_balancers_with_policy_local(kind, polic
     assert read(type=kind, externalTrafficPolicy=policy, healthCheckNodePort=32000).health_check_port == port
 
 
+@pytest.mark.kube_proxy("gap 5.7-5", "gap 5.1-2")
 def test_balance_comes_from_the_annotation_or_the_default():
     default = Options(balance=Balance.ROUND_ROBIN)
     assert read(default).balance is Balance.ROUND_ROBIN

@@ -13,7 +13,7 @@ from proxy.objects import Kind, decode
 from proxy.services import Options, read_service
 from proxy.topology import reach
 
-pytestmark = pytest.mark.kube_proxy("6.1-35")
+pytestmark = pytest.mark.kube_proxy("6.1-35", "6.2-50")
 
 LETTERS = "abcdefgh"
 READY = {"ready": True, "serving": True}
