@@ -105,6 +105,7 @@ class Agent:
         self._tidy_up_due = True
         self._runs: deque[float] = deque(maxlen=BURST_RUNS)
         self._up = asyncio.Event()
+        self._unannounced = asyncio.Event()
         status.roster = self._roster
         status.firewall, status.monitor = surroundings.firewall, surroundings.monitor
 
@@ -122,7 +123,7 @@ class Agent:
         if around.firewall:
             around.firewall.watch(self._guard.wake)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._tenancy.hold(self._runner.wake))
+            tasks.create_task(self._tenancy.hold(self._lease_taken))
             tasks.create_task(self._follow_leases())
             tasks.create_task(self._runner.run())
             tasks.create_task(self._announce())
@@ -131,9 +132,17 @@ class Agent:
             if self._patrol:
                 tasks.create_task(self._patrol.run(self._runner.wake))
 
+    def _lease_taken(self) -> None:
+        self._unannounced.set()
+        self._runner.wake()
+
     async def _announce(self) -> None:
+        """Again with each lease: a Node that was deleted and made anew has lost the announcement, too."""
         await self._up.wait()
-        await self._around.lessor.announce()
+        while True:
+            await self._unannounced.wait()
+            self._unannounced.clear()
+            await self._around.lessor.announce()
 
     async def _follow_leases(self) -> None:
         revision = 0

@@ -99,7 +99,7 @@ class Running:
         # Or the kernel takes the address away with the link, and etcd is behind it.
         for number in (1, 2):
             pair.shows("sysctl -qw net.ipv6.conf.eth0.keep_addr_on_down=1", number)
-        eventually(lambda: self.is_ready() and self.flows())
+        eventually(lambda: self.is_ready() and self.flows(), 30)
         self.peer = self._peer()
 
     def _peer(self):

@@ -1,77 +1,25 @@
 """Real agents on three nodes that take their subnets from an API server: real VXLAN, pods, packets."""
 
-import asyncio
 import json
 import os
 import sys
-import threading
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from signal import SIGTERM
 
 import pytest
-from apiserver import ApiServer, node
+from api_thread import URL, ServerThread
+from apiserver import node
 from deadline import eventually
-from namespace import setns
 
 from controlloop.client import UnreachableError, get_json
 from lab.cluster import NETWORK_CONFIG, Cluster, up
 from lab.host import as_daemon
-from lab.topology import ETCD_ADDRESS, Spec
+from lab.topology import Spec
 from lab.workload import call, ping_all, start_responders
 
-PORT = 8080
 P = "flannel.alpha.coreos.com/"
 NET_CONF = "net-conf.json"
 SUBNETS = {f"node-{number}": f"10.244.{number}.0/24" for number in (1, 2, 3)}
-
-
-class ServerThread:
-    """The tests' API server in the namespace of a lab's host, in a thread that this process leaves to it."""
-
-    def __init__(self, namespace):
-        self._namespace = namespace
-        self._loop = asyncio.new_event_loop()
-        self.api = ApiServer()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-        self.start()
-
-    def _run(self):
-        setns(f"/run/netns/{self._namespace}")  # of this thread alone
-        self._loop.run_forever()
-
-    def do(self, job):
-        """The result of `job(api)`, done between two requests."""
-
-        async def done():
-            return job(self.api)
-
-        return self._in_loop(done())
-
-    def start(self):
-        self._server = self._in_loop(asyncio.start_server(self.api.serve, str(ETCD_ADDRESS), PORT))
-
-    def stop(self):
-        """Its port is closed and its connections are cut; what it knows stays."""
-        self._in_loop(self._close())
-
-    def end(self):
-        self.stop()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
-
-    async def _close(self):
-        self._server.close()
-        self.api.drop_connections()
-        for task in list(self.api.tasks):
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-
-    def _in_loop(self, job):
-        return asyncio.run_coroutine_threadsafe(job, self._loop).result(10)
 
 
 class OnKubernetes(Cluster):
@@ -93,7 +41,7 @@ class OnKubernetes(Cluster):
             server.end()
 
     def daemon_argv(self, node, program):
-        url = f"--kube-api-url=http://{ETCD_ADDRESS}:{PORT}"
+        url = f"--kube-api-url={URL}"
         flags = [url, "--kube-subnet-mgr", f"--net-config-path=/run/{NET_CONF}", f"--node-name={node}"]
         return as_daemon([str(Path(sys.executable).parent / program), *flags])
 
@@ -188,20 +136,9 @@ def test_annotations_that_make_no_sense_harm_nobody(lab, server):
     eventually(lambda: lab.status("node-1")["ready"] and not lab.status("node-1")["skipped"])
 
 
-@contextmanager
-def away(server):
-    """The API server is gone meanwhile, and has forgotten its history when it comes back: watches get a 410."""
-    server.stop()
-    try:
-        yield
-    finally:
-        server.do(lambda api: api.compact())
-        server.start()
-
-
 @pytest.mark.flannel("33")
 def test_an_api_server_that_restarts_disturbs_no_packet_and_what_changed_meanwhile_arrives(lab, server):
-    with away(server):
+    with server.away():
         assert lab.pings("pod-1-1", "pod-3-1")
         server.do(lambda api: api.delete("nodes", "node-3"))
         assert SUBNETS["node-3"] in lab.routes("node-1")
@@ -211,6 +148,7 @@ def test_an_api_server_that_restarts_disturbs_no_packet_and_what_changed_meanwhi
     server.do(lambda api: api.put("nodes", node("node-3", SUBNETS["node-3"])))
     eventually(lambda: lab.pings("pod-1-1", "pod-3-1"), 30)
     eventually(lambda: all(lab.status(name)["ready"] for name in lab.spec.node_names), 30)
+    eventually(lambda: conditions(server, "node-3").get("NetworkUnavailable") == ("False", "FlannelIsUp"))
 
 
 def test_watches_that_are_cut_are_taken_up_where_they_were(lab, server):
