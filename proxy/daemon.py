@@ -148,6 +148,7 @@ class Netproxy:
         # Only now, with every service answering in this mode, may what another mode left go.
         if resync and not self._leftovers_gone:
             self._leftovers_gone = not await remove_rules(leftovers(self._settings.mode))
+            self._rules.ask_for_audits()  # both variants of iptables share a sysctl
         if self._rules.in_kernel and not self._status.was_ready:
             self._became_ready()
 

@@ -84,6 +84,10 @@ class Rules:
         if failure:
             raise failure
 
+    def ask_for_audits(self) -> None:
+        for engine in self.each:
+            engine.audit_due.set()
+
     def fights(self) -> Iterator[tuple[str, str]]:
         return chain.from_iterable(engine.fights() for engine in self.each)
 

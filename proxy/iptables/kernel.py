@@ -16,6 +16,7 @@ from controlloop.logs import Log
 from proxy.iptables.address_sets import AddressSets
 from proxy.iptables.balancing import MEMORY_PREFIX, Memory
 from proxy.iptables.chains import OURS, SET, SET_TABLE, set_key
+from proxy.iptables.loopback import GUARD, Loopback
 
 log = Log("iptables")
 
@@ -34,13 +35,16 @@ class IptablesBackend(IptablesChains):
         # Only IPv4 has localhost node ports, which are what needs a guard in table raw.
         super().__init__(family, OURS if family is Family.V4 else replace(OURS, tables=("nat", "filter")), variant)
         self._sets = AddressSets(family, MEMORY_PREFIX[family])
+        self._loopback = Loopback()
         self._released: set[str] = set()
         """Sets that no rule of ours names any more and that could not be removed yet."""
         self._legacy: LegacyWatch | None = None
 
     async def dump(self) -> Mapping[Key, Rules]:
         self._released = self._sets.destroy(self._released)
-        rules = await super().dump()
+        rules = dict(await super().dump())
+        if GUARD in rules and not self._loopback.is_as_guarded:
+            del rules[GUARD]  # it is made again, and the sysctl with it
         return {**rules, **{set_key(name): SET for name in self._sets.names() - self._released}}
 
     async def apply(self, delta: Delta[Key, Rules]) -> None:
@@ -50,8 +54,12 @@ class IptablesBackend(IptablesChains):
         # Who comes back has not been anybody's endpoint meanwhile.
         self._sets.flush(wanted & self._released)
         self._released -= wanted
+        if GUARD in delta.drop and GUARD not in delta.put:
+            self._loopback.open(wanted=False)
         with self._legacy.writing() if self._legacy else nullcontext():
             await super().apply(delta)
+        if GUARD in delta.put:
+            self._loopback.open(wanted=True)
         self._released = self._sets.destroy(self._released | _sets_in(delta.drop) - wanted)
 
     async def refusal(self, delta: Delta[Key, Rules]) -> CommandError | None:
