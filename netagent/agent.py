@@ -6,7 +6,6 @@ Three tasks. Two know the registry and only take notes and wake the third, which
 import asyncio
 import socket
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from controlloop.runner import Runner
 from controlloop.skips import SkippedLog
 from netagent import subnet_file
 from netagent.backends.backend import Node
+from netagent.burst import Burst
 from netagent.convergence import Convergence, Suspects
 from netagent.desired import lease_attrs, pod_mtu
 from netagent.drift import Drift, Judge
@@ -50,10 +50,10 @@ RESYNC_S = 300.0
 """The kernel tells what changes (netagent.monitor), so a look at everything only guards against our own mistakes. With
 5,000 peers it takes 0.2 s of a processor: every 30 s that would be more than all else an idle agent does."""
 
-BURST_S = 0.01
-"""Changes that come closer than this are taken together: one for itself costs as much as fifty at once."""
-BURST_RUNS = 4
-"""Runs within BURST_S that make a burst."""
+BURST = (4, 0.01)
+"""Runs within so many seconds, after which peers are taken together: one for itself costs as much as fifty at once."""
+GUARD_BURST = (2, 0.1)
+"""The same for the firewall, which takes a process for each run: a storm of peers must not be one of processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class Agent:
         """Peers that the firewall has not looked at yet."""
         self._skipped = SkippedLog(log)
         self._tidy_up_due = True
-        self._runs: deque[float] = deque(maxlen=BURST_RUNS)
+        self._burst, self._guard_burst = Burst(*BURST), Burst(*GUARD_BURST)
         self._up = asyncio.Event()
         self._unannounced = asyncio.Event()
         status.roster = self._roster
@@ -183,7 +183,7 @@ class Agent:
         if own is None or snapshot is None or self._footing.gap:
             self._status.waiting_for = self._missing()
             return
-        await self._gather_burst()
+        await self._burst.gather()
         changed, self._changed = self._changed, set()
         delta = self._overlay.follow(own.record.key, own.lease, snapshot, changed)
         self._ask_guard(own)
@@ -225,6 +225,7 @@ class Agent:
     async def _sync_firewall(self, resync: bool) -> None:  # noqa: FBT001 - the Runner's shape of a job
         firewall = self._around.firewall
         assert firewall is not None
+        await self._guard_burst.gather()
         judged, self._judged = self._judged, set()
         firewall.plan_peers((name, self._sources_of(name)) for name in judged)
         await firewall.sync(resync=resync)
@@ -241,12 +242,6 @@ class Agent:
         if self._footing.gap:
             return f"the underlay: {self._footing.gap}"
         return "lease" if self._tenancy.own is None else "first listing of leases"
-
-    async def _gather_burst(self) -> None:
-        """Single changes, even a few in a row, are not kept waiting."""
-        if len(self._runs) == BURST_RUNS and time.monotonic() - self._runs[0] < BURST_S:
-            await asyncio.sleep(BURST_S)
-        self._runs.append(time.monotonic())
 
     def _write_subnet_file(self, own: OwnLease) -> None:
         """Tell the node's CNI plugins. The file is looked at again now and then: without it no pod starts."""
