@@ -10,13 +10,14 @@ from namespace import fresh_namespace, inside
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
-from controlloop.delta import Delta
+from controlloop.delta import Delta, diff
 from controlloop.family import Family
 from controlloop.iptables.kernel import Variant
 from controlloop.reconcile import reconcile
 from proxy.frontends import ANY_NODE_ADDRESS, Balance, Endpoint, Frontend, Protocol, Scope, ServiceName, ServicePortName
 from proxy.iptables.desired import IptablesPlanner
 from proxy.iptables.kernel import IptablesBackend
+from proxy.iptables.loopback import GUARD, ROUTE_LOCALNET
 from proxy.node import Surroundings
 
 NODE, NEIGHBOR, LOOPBACK = "192.0.2.1", "192.0.2.2", "127.0.0.1"
@@ -46,9 +47,8 @@ def node(neighbor, netns):
         (neighbor, "link set wire up"),
     ):
         subprocess.run(["ip", "-n", at, *command.split()], check=True)
-    for name in ("route_localnet", "rp_filter"):
-        Path(f"/proc/sys/net/ipv4/conf/all/{name}").write_text(str(int(name == "route_localnet")))
-        Path(f"/proc/sys/net/ipv4/conf/wire/{name}").write_text("0")
+    for where in ("all", "wire"):
+        Path(f"/proc/sys/net/ipv4/conf/{where}/rp_filter").write_text("0")
 
 
 @pytest.fixture(params=list(Variant), ids=lambda variant: variant.value)
@@ -82,9 +82,23 @@ def delivered(neighbor):
 
 
 async def test_neighbors_reach_nobody_at_loopback_and_nobody_by_its_name(neighbor, backend):
+    assert ROUTE_LOCALNET.read_text() == "1\n"
     assert delivered(neighbor) == 0
     await backend.cleanup()
+    assert ROUTE_LOCALNET.read_text() == "0\n"
+    assert delivered(neighbor) == 0
+    ROUTE_LOCALNET.write_text("1")  # the kernel alone would let them in
     assert delivered(neighbor) == 2 * len(PORTS)
+
+
+async def test_somebody_who_turns_the_sysctl_off_is_noticed_by_an_audit(backend):
+    before = dict(await backend.dump())
+    ROUTE_LOCALNET.write_text("0")
+    missing = diff(before, await backend.dump())
+    assert list(missing.put) == [GUARD]
+    await backend.apply(missing)
+    assert ROUTE_LOCALNET.read_text() == "1\n"
+    assert await backend.dump() == before
 
 
 async def test_a_node_port_answers_at_localhost(neighbor, backend):
