@@ -27,7 +27,11 @@ BUSY = 4100  # IPSET_ERR_BUSY: a rule names the set
 KIND = "hash:ip"
 KIND_REVISION = 3
 """The first that knows FORCE_ADD (Linux 3.14)."""
-CAPACITY = 65536
+BUCKETS = 4096
+"""32 kB. The kernel makes a table larger for additions by programs alone: a rule's addition to a full bucket, of 12
+addresses, is lost."""
+CAPACITY = 4 * BUCKETS
+"""So few that hardly any bucket is full before."""
 BUCKETS = 8192
 """64 kB. A set that packets fill never grows, and a bucket takes 12: of the default 1024, one in 16 sets with 3,500
 clients forgets one of them. Of these, one in 60 sets with 20,000.
