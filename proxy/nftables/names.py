@@ -30,15 +30,14 @@ def of_frontend(kind: str, frontend: Frontend) -> str:
     return named(kind, identity, f"{frontend.name.service}/{protocol}/{frontend.port}")
 
 
-def of_endpoint(kind: str, frontend: Frontend, endpoint: Endpoint) -> str:
-    """The name of what an endpoint has for all frontends of one service port."""
+def of_endpoint(frontend: Frontend, endpoint: Endpoint) -> tuple[str, str]:
+    """The chain that remembers who was sent to an endpoint, and its set of clients.
+
+    All frontends of a service port have them in common.
+    """
     identity = f"{frontend.name}|{frontend.protocol.value}|{endpoint}"
-    return named(kind, identity, f"{frontend.name.service}/{endpoint.address}/{endpoint.port}")
-
-
-def memory(endpoint_chain: str) -> str:
-    """The set of clients that an endpoint's chain remembers."""
-    return f"clients-of-{endpoint_chain}"
+    readable = f"{frontend.name.service}/{endpoint.address}/{endpoint.port}"
+    return named("endpoint", identity, readable), named("clients", identity, readable)
 
 
 def endpoints_map(protocol: Protocol, *, is_node_port: bool) -> str:

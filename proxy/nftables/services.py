@@ -109,32 +109,28 @@ class FrontendPlan:
 
         The slots are in the rule: the kernel goes through a map of verdicts once for each chain that looks into it.
         """
-        chains = {endpoint: self._memory(endpoint) for endpoint in selection.slots}
+        memories = {endpoint: self._memory(endpoint) for endpoint in selection.slots}
         known = (
-            labelled("was there before", f"{self._ip} saddr @{names.memory(chain)} goto {chain}")
-            for chain in chains.values()
+            labelled("was there before", f"{self._ip} saddr @{clients} goto {chain}")
+            for chain, clients in memories.values()
         )
-        slots = ", ".join(f"{slot} : goto {chains[endpoint]}" for slot, endpoint in enumerate(selection.slots))
+        slots = ", ".join(f"{slot} : goto {memories[endpoint][0]}" for slot, endpoint in enumerate(selection.slots))
         new = labelled(f"one of {len(selection.slots)}, {selection.how}", f"{selection.draw} vmap {{ {slots} }}")
         name = names.of_frontend("inside-affinity" if first_slot else "affinity", self._frontend)
         return Destination(name, (*known, new))
 
-    def _memory(self, endpoint: Endpoint) -> str:
-        """The chain that remembers a client and sends it to the endpoint; all frontends of a service port share it."""
-        frontend = self._frontend
-        address, protocol = host(frontend.family, int(endpoint.address)), frontend.protocol.value
-        chain = names.of_endpoint("endpoint", frontend, endpoint)
-        clients = Container(
-            "set",
-            ADDRESS_TYPE[frontend.family],
-            f"type {ADDRESS_TYPE[frontend.family]}; flags dynamic,timeout; size {MOST_CLIENTS}",
-            is_dynamic=True,
-        )
-        self._objects[Key("container", names.memory(chain))] = clients
+    def _memory(self, endpoint: Endpoint) -> tuple[str, str]:
+        """The chain that remembers a client and sends it to the endpoint, and its set of clients."""
+        frontend, address_type = self._frontend, ADDRESS_TYPE[self._frontend.family]
+        chain, clients = names.of_endpoint(frontend, endpoint)
+        declaration = f"type {address_type}; flags dynamic,timeout; size {MOST_CLIENTS}"
+        self._objects[Key("container", clients)] = Container("set", address_type, declaration, is_dynamic=True)
+        address = host(frontend.family, int(endpoint.address))
         target = f"{address}:{endpoint.port}" if frontend.family is Family.V4 else f"[{address}]:{endpoint.port}"
-        remember = f"update @{names.memory(chain)} {{ {self._ip} saddr timeout {frontend.affinity_s}s }}"
-        rule = f"meta l4proto {protocol} {remember} dnat {self._ip} to {target}"
-        return self._chain(chain, labelled("remember the client", rule))
+        remember = f"update @{clients} {{ {self._ip} saddr timeout {frontend.affinity_s}s }}"
+        rule = f"meta l4proto {frontend.protocol.value} {remember} dnat {self._ip} to {target}"
+        self._chain(chain, labelled("remember the client", rule))
+        return chain, clients
 
     @property
     def _slots_of(self) -> str:

@@ -199,8 +199,8 @@ def test_equal_sources_are_one_chain():
 def test_the_frontends_of_a_service_port_remember_clients_together():
     sticky = {"affinity_s": 60}
     planner, _ = planned(frontend("10.244.1.2", **sticky), node_port("10.244.1.2", **sticky))
-    (memory,) = [key.name for key in planner.objects if key.kind == "container" and key.name.startswith("clients-of-")]
-    known = f"ip saddr @{memory} goto {memory.removeprefix('clients-of-')}"
+    (memory,) = [key.name for key in planner.objects if key.kind == "container" and key.name.startswith("clients-")]
+    known = f"ip saddr @{memory} goto {memory.replace('clients', 'endpoint')}"
     assert rules(planner.objects, named(planner.objects, "cluster-affinity-"))[1] == known
     assert rules(planner.objects, named(planner.objects, "external-affinity-"))[1] == known
 
