@@ -22,6 +22,9 @@ class Addresses:
     load_balancer: tuple[IPAddress, ...]
     external: tuple[IPAddress, ...]
 
+    def __len__(self) -> int:
+        return len(self.cluster) + len(self.load_balancer) + len(self.external)
+
 
 def cluster_ip_texts(spec: ServiceSpec) -> tuple[str, ...]:
     """All cluster IPs; an object that never met an API server may have only the singular field."""
@@ -37,8 +40,8 @@ def read_addresses(service: Service, ranges: tuple[IPNetwork, ...] | None, refus
     field = "spec.clusterIPs" if any(service.spec.cluster_ips or ()) else "spec.clusterIP"
     cluster = tuple(dict.fromkeys(parse_address(field, text) for text in cluster_ip_texts(service.spec)))
     reader = _ExternalReader({address.version for address in cluster}, ranges, refuse)
-    balancer = reader.read(_ingress(service), taken=cluster)
-    return Addresses(cluster, balancer, reader.read(_external_ips(service.spec), taken=(*cluster, *balancer)))
+    balancer = reader.read(_ingress(service), taken=set(cluster))
+    return Addresses(cluster, balancer, reader.read(_external_ips(service.spec), taken={*cluster, *balancer}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class _ExternalReader:
     ranges: tuple[IPNetwork, ...] | None
     refuse: Refuse
 
-    def read(self, texts: Iterable[tuple[str, str]], taken: tuple[IPAddress, ...]) -> tuple[IPAddress, ...]:
+    def read(self, texts: Iterable[tuple[str, str]], taken: set[IPAddress]) -> tuple[IPAddress, ...]:
         found: dict[IPAddress, None] = {}
         for field, text in texts:
             try:

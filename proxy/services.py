@@ -29,6 +29,8 @@ from proxy.objects import (
 from proxy.service_addresses import cluster_ip_texts, read_addresses, read_source_ranges
 
 DEFAULT_AFFINITY_S = 10800
+MOST_FRONTENDS = 20_000
+"""One object of a megabyte could ask for hundreds of millions, on every node."""
 FAMILIES = {frozenset(family.value for family in some): some for some in ((Family.V4,), (Family.V6,), tuple(Family))}
 
 
@@ -103,11 +105,14 @@ def read_service(service: Service, options: Options, refuse: Refuse) -> ProxiedS
     name = ServiceName(object_name.namespace, object_name.name)
     annotations = service.metadata.annotations or ServiceAnnotations()
     addresses = read_addresses(service, options.external_ranges, refuse)
+    ports = _ports(name, spec, refuse)
+    if len(ports) * len(addresses) > MOST_FRONTENDS:
+        raise RefusedError(f"spec: {len(ports)} ports at {len(addresses)} addresses are more than {MOST_FRONTENDS}")
     balance = _balance(annotations, options, refuse)
     return ProxiedService(
         name=name,
         created=service.metadata.creation_timestamp,
-        ports=_ports(name, spec, refuse),
+        ports=ports,
         families=FAMILIES[frozenset(address.version for address in addresses.cluster)],
         cluster_ips=addresses.cluster,
         external_ips=addresses.external,

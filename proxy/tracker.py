@@ -37,7 +37,7 @@ class Tracker:
         self._local = LocalEndpoints(self._slices)
         self._triggers: dict[ServiceName, list[datetime]] = {}
         self._refused: dict[Origin, str] = {}
-        self._warnings: dict[Origin, tuple[str, ...]] = {}
+        self._warnings: dict[Origin, str] = {}
         self._unread: tuple[Skipped, ...] = ()
 
     def services(self) -> AbstractSet[ServiceName]:
@@ -72,8 +72,8 @@ class Tracker:
             reasons.setdefault(skipped.name, []).append(skipped.reason)
         for origin, reason in self._refused.items():
             reasons.setdefault(_place(*origin), []).append(reason)
-        for origin, warnings in self._warnings.items():
-            reasons.setdefault(_place(*origin), []).extend(warnings)
+        for origin, reason in self._warnings.items():
+            reasons.setdefault(_place(*origin), []).append(reason)
         for service, reason in self._claims.lost():
             reasons.setdefault(_place(Kind.SERVICE, service), []).append(reason)
         return {name: Skipped(name, _joined(several)) for name, several in reasons.items()}
@@ -126,7 +126,7 @@ class Tracker:
         self._refused.pop(origin, None)
         self._warnings.pop(origin, None)
         if warnings:
-            self._warnings[origin] = tuple(warnings)
+            self._warnings[origin] = _joined(warnings)
         return changed
 
     def _take(self, origin: Origin, decoded: Decoded | None, refuse: Refuse) -> set[ServiceName]:

@@ -109,6 +109,14 @@ def test_ports_that_contradict_each_other_refuse_the_service(ports, said):
         read(type="NodePort", ports=ports)
 
 
+def test_a_service_that_asks_for_too_many_frontends_is_refused():
+    ports = [(f"p-{number}", "TCP", number) for number in range(1, 1001)]
+    external = [f"192.0.{number >> 8}.{number & 255}" for number in range(20)]
+    assert len(read(ports=ports, externalIPs=external[:19]).external_ips) == 19
+    with pytest.raises(RefusedError, match=r"^spec: 1000 ports at 21 addresses are more than 20000$"):
+        read(ports=ports, externalIPs=external)
+
+
 def test_one_number_may_be_a_port_of_each_protocol():
     ports = [("a", "TCP", 80, 30080), ("b", "UDP", 80, 30080), ("c", "SCTP", 80, 30080), ("d", "TCP", 30080, 80)]
     assert len(read(type="NodePort", ports=ports).ports) == 4
