@@ -27,8 +27,8 @@ BUSY = 4100  # IPSET_ERR_BUSY: a rule names the set
 KIND = "hash:ip"
 KIND_REVISION = 3
 """The first that knows FORCE_ADD (Linux 3.14)."""
-BUCKETS = 4096
-"""32 kB. The kernel makes a table larger for additions by programs alone: a rule's addition to a full bucket, of 12
+BUCKETS = 2048
+"""16 kB. The kernel makes a table larger for additions by programs alone: a rule's addition to a full bucket, of 12
 addresses, is lost."""
 CAPACITY = 4 * BUCKETS
 """So few that hardly any bucket is full before."""

@@ -19,7 +19,7 @@ class Memory(Enum):
     """What remembers clients."""
 
     SETS = "ipset"
-    """A set for each endpoint: 16,384 clients; then a new one takes the place of another."""
+    """A set for each endpoint: 8,192 clients; then a new one takes the place of another."""
     RECENT = "recent"
     """The match `recent`: as many clients of an endpoint as its module was loaded with, which is 100 by default."""
 
