@@ -1,26 +1,46 @@
 """The command line. Each command imports what it needs when it runs, so that --help is quick."""
 
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import click
 
 from controlloop import __version__
+from controlloop.etcd_settings import EtcdSettings, etcd_flags, etcd_settings
 from controlloop.flags import run_command
+from controlloop.goflags import parse_flags
 from controlloop.runtime import runtime_directory
 from netagent.instance import LIMIT, Instance
 from netctl.lab import lab
 from netctl.output import FORMATS
 
-ENDPOINTS = click.option(
-    "--etcd-endpoints",
-    metavar="URL[,URL]",
-    envvar="NODENET_ETCD_ENDPOINTS",
-    default="http://127.0.0.1:2379",
-    show_default=True,
-    help="Also from NODENET_ETCD_ENDPOINTS.",
+STORE = (
+    click.option("-f", "--filename", "files", type=click.Path(path_type=Path), required=True, multiple=True),
+    click.option(
+        "--manifests", metavar="DIR", type=click.Path(path_type=Path), help="This directory in place of etcd."
+    ),
+    click.option(
+        "--etcd-endpoints",
+        metavar="URL[,URL]",
+        envvar="NODENET_ETCD_ENDPOINTS",
+        default="http://127.0.0.1:2379",
+        show_default=True,
+        help="Also from NODENET_ETCD_ENDPOINTS.",
+    ),
+    click.option("--etcd-prefix", metavar="KEY", default="/nodenet", show_default=True),
+    click.option("--etcd-cafile", metavar="FILE", default="", help="Who signed the servers' certificates."),
+    click.option("--etcd-certfile", metavar="FILE", default="", help="Our certificate."),
+    click.option("--etcd-keyfile", metavar="FILE", default="", help="Its key."),
+    click.option("--etcd-username", metavar="NAME", default="", help="Log in as this user."),
+    click.option(
+        "--etcd-password",
+        metavar="TEXT",
+        envvar="NODENET_ETCD_PASSWORD",
+        default="",
+        help="Better from NODENET_ETCD_PASSWORD: others see a command line.",
+    ),
 )
-PREFIX = click.option("--etcd-prefix", metavar="KEY", default="/nodenet", show_default=True)
 INSTANCE = click.option(
     "--instance",
     type=click.IntRange(0, LIMIT),
@@ -83,30 +103,44 @@ def peers(instance: int, form: str) -> int:
     return show(runtime_directory(), Instance(instance).program, "peers", form)
 
 
+def on_store(command: Callable[..., int]) -> Callable[..., int]:
+    """The options that name where manifests go."""
+    for option in reversed(STORE):
+        command = option(command)
+    return command
+
+
 @netctl.command()
-@click.option("-f", "--filename", "files", type=click.Path(path_type=Path), required=True, multiple=True)
-@ENDPOINTS
-@PREFIX
-def apply(files: tuple[Path, ...], etcd_endpoints: str, etcd_prefix: str) -> int:
-    """Write the Services and EndpointSlices of manifests into etcd.
+@on_store
+@click.option(
+    "--service-cluster-ip-range", "addresses", metavar="CIDR[,CIDR]", default="", help="Default: 10.96.0.0/12"
+)
+@click.option("--service-node-port-range", "ports", metavar="FIRST-LAST", default="", help="Default: 30000-32767")
+def apply(files: tuple[Path, ...], manifests: Path | None, addresses: str, ports: str, **etcd: str) -> int:
+    """Write the Services, EndpointSlices and Endpoints of manifests into etcd.
 
     Everything is read and checked before the first object is written. `-f -` reads standard input; a folder stands
-    for all manifests in it.
+    for all manifests in it. A Service without an address or node port is given one, and keeps it. The ranges may also
+    stand in the key PREFIX/config: {"serviceClusterIPRange": "10.96.0.0/12", "serviceNodePortRange": "30000-32767"}.
     """
-    from netctl.objects import apply_manifests  # noqa: PLC0415
+    from netctl.objects import Ranges, Target, apply_manifests  # noqa: PLC0415
 
-    return apply_manifests(files, etcd_endpoints, etcd_prefix)
+    return apply_manifests(files, Target(etcd_of(etcd), manifests), Ranges(addresses, ports))
 
 
 @netctl.command()
-@click.option("-f", "--filename", "files", type=click.Path(path_type=Path), required=True, multiple=True)
-@ENDPOINTS
-@PREFIX
-def delete(files: tuple[Path, ...], etcd_endpoints: str, etcd_prefix: str) -> int:
-    """Delete the Services and EndpointSlices of manifests from etcd."""
-    from netctl.objects import delete_manifests  # noqa: PLC0415
+@on_store
+def delete(files: tuple[Path, ...], manifests: Path | None, **etcd: str) -> int:
+    """Delete the Services, EndpointSlices and Endpoints of manifests from etcd."""
+    from netctl.objects import Target, delete_manifests  # noqa: PLC0415
 
-    return delete_manifests(files, etcd_endpoints, etcd_prefix)
+    return delete_manifests(files, Target(etcd_of(etcd), manifests))
+
+
+def etcd_of(texts: Mapping[str, str]) -> EtcdSettings:
+    """What the options say, checked as the daemons check theirs."""
+    argv = [f"--{name.replace('_', '-')}={text}" for name, text in texts.items() if text]
+    return etcd_settings(parse_flags((("etcd", etcd_flags("", "", "")),), argv, {}, ""))
 
 
 def main() -> None:

@@ -1,28 +1,33 @@
-"""`netctl apply` and `netctl delete`: manifests into etcd, the way the proxy's etcd source reads them."""
+"""`netctl apply` and `netctl delete`: manifests into etcd or a directory, the way the proxy's sources read them."""
 
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from secrets import randbelow
 from typing import NoReturn
 
 import click
+import msgspec
 
 from controlloop.errors import OperatorError, UnavailableError
-from controlloop.etcd import Etcd
+from controlloop.etcd_settings import EtcdSettings
+from netctl.allocation import Claim, Document, Pool, Pools, claims_of, free, given, kept, lacking, parse_pools
+from netctl.stores import EtcdStore, Store, Stored, locked
 from proxy.endpoints import read_endpoints, read_slice
-from proxy.objects import Decoded, EndpointSlice, RefusedError, Service, decode
+from proxy.objects import Decoded, EndpointSlice, Kind, ObjectName, RefusedError, Service, decode
 from proxy.services import Options, read_service
-from proxy.sources.etcd import KINDS
 from proxy.sources.manifests import ManifestError, ObjectKey, read_manifest
+from proxy.sources.opening import connect
 
 STANDARD_INPUT = Path("-")
 SUFFIXES = {".yaml", ".yml", ".json"}
 UNREACHABLE = 3
-FOLDERS = {kind: folder for folder, kind in KINDS.items()}
+TRIES = 30
+"""Races for one object that may be lost in a row."""
 
 Objects = dict[ObjectKey, bytes]
-Action = Callable[[Etcd, str, bytes], Awaitable[str]]
 
 
 def read_objects(paths: Sequence[Path]) -> Objects:
@@ -37,7 +42,7 @@ def read_objects(paths: Sequence[Path]) -> Objects:
             raise OperatorError(f"-f {skipped}")
         objects |= manifest.objects
     if not objects:
-        raise OperatorError(f"-f {' '.join(map(str, paths))}: no Service and no EndpointSlice in it")
+        raise OperatorError(f"-f {' '.join(map(str, paths))}: no Service, EndpointSlice or Endpoints in it")
     return objects
 
 
@@ -77,43 +82,148 @@ def _check(decoded: Decoded) -> None:
         read_endpoints(decoded, "", refuse)
 
 
-async def put(etcd: Etcd, key: str, body: bytes) -> str:
-    before = await etcd.get(key)
-    if before is not None and before.value == body:
-        return "unchanged"
-    await etcd.put(key, body)
-    return "created" if before is None else "configured"
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """What the flags say; empty: what the store has configured."""
+
+    addresses: str = ""
+    ports: str = ""
+
+    async def pools(self, store: Store) -> Pools:
+        configured = await store.configured()
+        addresses = self.addresses or configured.service_cluster_ip_range
+        ports = self.ports or configured.service_node_port_range
+        try:
+            return parse_pools(addresses, ports)
+        except ValueError as error:
+            raise OperatorError(f"--service-cluster-ip-range, --service-node-port-range: {error}") from None
 
 
-async def remove(etcd: Etcd, key: str, _body: bytes) -> str:
-    return "deleted" if await etcd.delete(key) else "not found"
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where to write, as the flags say."""
+
+    etcd: EtcdSettings
+    manifests: Path | None = None
 
 
-async def for_each(objects: Objects, endpoints: Sequence[str], prefix: str, action: Action) -> None:
-    etcd = Etcd(endpoints)
+class Applier:
+    """Writes objects, Services with all that they lack."""
+
+    def __init__(self, store: Store, pools: Pools) -> None:
+        self._store = store
+        self._pools = pools
+        self._taken: dict[Claim, str] | None = None
+        """By whom; read once, when somebody lacks something. Who comes later is told by `Store.reserve`."""
+
+    async def apply(self, key: ObjectKey, body: bytes) -> str:
+        """Gives back what came of it."""
+        spare: set[Claim] = set()
+        for _ in range(TRIES):
+            before = await self._store.get(key)
+            full = await self._completed(key[1], body, before, spare) if key[0] is Kind.SERVICE else body
+            same = before is not None and says_the_same(before.body, full)
+            if same or await self._store.put(key, full, before):
+                await self._release(key[1], spare | claims_in(before), claims_in(Stored(full, 0)))
+                return "unchanged" if same else "created" if before is None else "configured"
+        raise UnavailableError(f"{key[0].value} {key[1]}: others were faster {TRIES} times in a row")
+
+    async def _completed(self, owner: ObjectName, body: bytes, before: Stored | None, spare: set[Claim]) -> bytes:
+        """What is reserved on the way is noted in `spare`: the Service may turn out to have been written meanwhile."""
+        document = kept(msgspec.json.decode(body), document_in(before))
+        try:
+            wanted = lacking(document, self._pools)
+        except OperatorError as error:
+            raise OperatorError(f"Service {owner}: spec.{error}") from None
+        claims: list[Claim] = []
+        for pool in wanted:
+            claims.append(await self._reserve(owner, pool, claims_of(document) | set(claims)))
+        spare |= set(claims)
+        return msgspec.json.encode(given(document, claims))
+
+    async def _reserve(self, owner: ObjectName, pool: Pool, used: set[Claim]) -> Claim:
+        if self._taken is None:
+            self._taken = await self._store.taken()
+        taken = {claim for claim, who in self._taken.items() if who != str(owner)} | used
+        # What an earlier attempt reserved and never used comes first.
+        for claim in (*(self._taken.keys() - taken), *free(pool, taken, randbelow(pool.size))):
+            if claim.startswith(pool.kind) and await self._store.reserve(claim, owner):
+                self._taken[claim] = str(owner)
+                return claim
+        raise OperatorError(f"Service {owner}: none left of {pool}")
+
+    async def _release(self, owner: ObjectName, had: set[Claim], has: set[Claim]) -> None:
+        for claim in had - has:
+            await self._store.release(claim, owner)
+
+
+def claims_in(stored: Stored | None) -> set[Claim]:
+    document = document_in(stored)
+    return claims_of(document) if document else set()
+
+
+def says_the_same(one: bytes, other: bytes) -> bool:
+    """A directory's manifests may be laid out by hand."""
     try:
-        for (kind, name), body in objects.items():
-            outcome = await action(etcd, f"{prefix.rstrip('/')}/{FOLDERS[kind]}/{name}", body)
-            click.echo(f"{kind.value.lower()}/{name} {outcome}")
-    finally:
-        await etcd.close()
+        return one == other or bool(msgspec.json.decode(one) == msgspec.json.decode(other))
+    except msgspec.DecodeError:
+        return False
 
 
-def run(objects: Objects, endpoints: str, prefix: str, action: Action) -> int:
+def document_in(stored: Stored | None) -> Document | None:
+    """None: nothing that claims anything."""
     try:
-        asyncio.run(for_each(objects, endpoints.split(","), prefix, action))
+        document = msgspec.json.decode(stored.body) if stored else None
+    except msgspec.DecodeError:
+        return None
+    return document if isinstance(document, dict) and isinstance(document.get("spec"), dict) else None
+
+
+async def apply_all(store: Store, objects: Objects, ranges: Ranges) -> None:
+    applier = Applier(store, await ranges.pools(store))
+    for key, body in objects.items():
+        outcome = await applier.apply(key, body)
+        click.echo(f"{key[0].value.lower()}/{key[1]} {outcome}")
+
+
+async def delete_all(store: Store, objects: Objects) -> None:
+    for key in objects:
+        before = await store.get(key) if key[0] is Kind.SERVICE else None
+        outcome = "deleted" if await store.delete(key) else "not found"
+        click.echo(f"{key[0].value.lower()}/{key[1]} {outcome}")
+        for claim in claims_in(before):
+            await store.release(claim, key[1])
+
+
+def run(target: Target, work: Callable[[Store], Awaitable[None]]) -> int:
+    """The exit code: 3 when etcd does not answer."""
+    try:
+        asyncio.run(_run(target, work))
     except UnavailableError as error:
-        click.echo(f"netctl: --etcd-endpoints {endpoints}: {error}", err=True)
+        click.echo(f"netctl: --etcd-endpoints {','.join(target.etcd.endpoints)}: {error}", err=True)
         return UNREACHABLE
     return 0
 
 
-def apply_manifests(paths: Sequence[Path], endpoints: str, prefix: str) -> int:
+async def _run(target: Target, work: Callable[[Store], Awaitable[None]]) -> None:
+    if target.manifests:
+        with locked(target.manifests) as directory:
+            await work(directory)
+        return
+    etcd = connect(target.etcd)
+    try:
+        await work(EtcdStore(etcd, target.etcd.prefix))
+    finally:
+        await etcd.close()
+
+
+def apply_manifests(paths: Sequence[Path], target: Target, ranges: Ranges) -> int:
     objects = read_objects(paths)
     check(objects)
-    return run(objects, endpoints, prefix, put)
+    return run(target, lambda store: apply_all(store, objects, ranges))
 
 
-def delete_manifests(paths: Sequence[Path], endpoints: str, prefix: str) -> int:
+def delete_manifests(paths: Sequence[Path], target: Target) -> int:
     # Unchecked: what somebody else wrote wrongly must be deletable.
-    return run(read_objects(paths), endpoints, prefix, remove)
+    objects = read_objects(paths)
+    return run(target, lambda store: delete_all(store, objects))

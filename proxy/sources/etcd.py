@@ -1,4 +1,4 @@
-"""Services and EndpointSlices as JSON under `<prefix>/services/` and `<prefix>/endpointslices/` in etcd."""
+"""Services, EndpointSlices and Endpoints as JSON in etcd, below `<prefix>/services/` and so on (KINDS)."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -10,7 +10,8 @@ from controlloop.printable import printable
 from proxy.objects import Kind, ObjectName
 from proxy.sources import Batch, Update
 
-KINDS = {"services": Kind.SERVICE, "endpointslices": Kind.ENDPOINT_SLICE}
+KINDS = {"services": Kind.SERVICE, "endpointslices": Kind.ENDPOINT_SLICE, "endpoints": Kind.ENDPOINTS}
+FOLDERS = {kind: folder for folder, kind in KINDS.items()}
 
 
 class EtcdSource:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
+from sys import intern
 
 from controlloop.following import Following
 from controlloop.kubernetes.client import ApiClient
@@ -116,4 +117,5 @@ class _Objects:
 
 
 def object_name(name: Name) -> ObjectName:
-    return ObjectName(name.namespace, name.name)
+    # Tens of thousands of objects are in a handful of namespaces.
+    return ObjectName(intern(name.namespace), name.name)

@@ -17,7 +17,11 @@ log = Log("manifests")
 
 ObjectKey = tuple[Kind, ObjectName]
 
-KINDS = {("v1", "Service"): Kind.SERVICE, ("discovery.k8s.io/v1", "EndpointSlice"): Kind.ENDPOINT_SLICE}
+KINDS = {
+    ("v1", "Service"): Kind.SERVICE,
+    ("v1", "Endpoints"): Kind.ENDPOINTS,
+    ("discovery.k8s.io/v1", "EndpointSlice"): Kind.ENDPOINT_SLICE,
+}
 LIST = ("v1", "List")
 
 

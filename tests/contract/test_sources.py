@@ -22,7 +22,7 @@ from proxy.tracker import Tracker
 
 DEADLINE_S = 20.0
 PLURALS = {"Service": "services", "EndpointSlice": "endpointslices"}
-FOLDERS = {"Service": "services", "EndpointSlice": "endpointslices"}
+FOLDERS = {**PLURALS, "Endpoints": "endpoints"}
 
 prefixes = (f"/test/sources/{number}" for number in count())
 
@@ -204,6 +204,22 @@ async def test_what_comes_changes_and_goes_is_followed(world):
         await world.delete(make_service())
         await followed.serves({})
         assert followed.tracker.services() == set()
+
+
+async def test_endpoints_of_old_serve_where_no_slice_does(world_of_bytes):
+    world = world_of_bytes
+    subset = {"addresses": [{"ip": "10.244.1.9"}], "ports": [{"name": "http", "port": 8080}]}
+    endpoints = {"apiVersion": "v1", "kind": "Endpoints", "metadata": {"namespace": "default", "name": "web"}}
+    await world.put(make_service())
+    await world.put({**endpoints, "subsets": [subset]})
+    async with following(world) as followed:
+        await followed.serves({"10.96.0.10:80": "10.244.1.9:8080"})
+        await world.put(make_endpoint_slice())
+        await followed.serves(SERVED)
+        await world.delete(make_endpoint_slice())
+        await followed.serves({"10.96.0.10:80": "10.244.1.9:8080"})
+        await world.delete(endpoints)
+        await followed.serves({"10.96.0.10:80": ""})
 
 
 async def test_a_reader_who_starts_later_sees_the_same(world):

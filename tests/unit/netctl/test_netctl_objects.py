@@ -76,4 +76,4 @@ def test_a_file_that_is_not_there_is_named(capsys, command):
 def test_manifests_without_any_object_of_ours_are_refused(capsys, tmp_path):
     (tmp_path / "pod.yaml").write_text("apiVersion: v1\nkind: Pod\nmetadata: {name: x}\n")
     assert run_command(netctl, ["apply", "-f", str(tmp_path)]) == 2
-    assert capsys.readouterr().err == f"netctl: -f {tmp_path}: no Service and no EndpointSlice in it\n"
+    assert capsys.readouterr().err == f"netctl: -f {tmp_path}: no Service, EndpointSlice or Endpoints in it\n"
