@@ -4,7 +4,7 @@ Pure. Conditions and duplicates follow kube-proxy. An endpoint that cannot be us
 of its slice are used.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from sys import intern
 
@@ -84,15 +84,11 @@ def read_slice(endpoint_slice: EndpointSlice, node_name: str, refuse: Refuse) ->
     family = FAMILIES.get(endpoint_slice.address_type)
     if labels.service_name is None or labels.headless is not None or family is None:
         return ()
-    reader = _Reader(node_name, refuse)
-    return (
-        ServiceSlice(
-            service=ServiceName(endpoint_slice.object_name.namespace, labels.service_name),
-            family=family,
-            ports=_ports(endpoint_slice.ports),
-            candidates=reader.candidates(endpoint_slice.endpoints or (), family),
-        ),
-    )
+    service = ServiceName(endpoint_slice.object_name.namespace, labels.service_name)
+    # Only the first address of each counts: the API defines no meaning for the others.
+    written = ((f"endpoints[{index}].addresses[0]", each) for index, each in enumerate(endpoint_slice.endpoints or ()))
+    candidates = _Reader(node_name, refuse).candidates(written, family)
+    return (ServiceSlice(service, family, _ports(endpoint_slice.ports), tuple(candidates)),)
 
 
 def read_endpoints(endpoints: Endpoints, node_name: str, refuse: Refuse) -> tuple[ServiceSlice, ...]:
@@ -103,12 +99,21 @@ def read_endpoints(endpoints: Endpoints, node_name: str, refuse: Refuse) -> tupl
     service = ServiceName(name.namespace, name.name)
     slices = []
     for index, subset in enumerate(endpoints.subsets or ()):
-        found = _Reader(node_name, refuse).subset(f"subsets[{index}]", subset)
+        found = _Reader(node_name, refuse).candidates(_subset(f"subsets[{index}]", subset), None)
         for family in Family:
             candidates = tuple(each for each in found if each.address.version == family.value)
             if candidates:
                 slices.append(ServiceSlice(service, family, _ports(subset.ports), candidates))
     return tuple(slices)
+
+
+def _subset(path: str, subset: Subset) -> Iterator[tuple[str, SliceEndpoint]]:
+    for field, addresses, conditions in (
+        ("addresses", subset.addresses, Conditions()),
+        ("notReadyAddresses", subset.not_ready_addresses, Conditions(ready=False, serving=False)),
+    ):
+        for index, each in enumerate(addresses or ()):
+            yield f"{path}.{field}[{index}].ip", SliceEndpoint((each.ip,), conditions, each.node_name)
 
 
 def trigger_time(annotations: EndpointAnnotations | None) -> datetime | None:
@@ -136,33 +141,19 @@ class _Reader:
         self._refuse = refuse
         self._zones: dict[tuple[Hint, ...], tuple[str, ...]] = {}
 
-    def candidates(self, endpoints: Iterable[SliceEndpoint], family: Family) -> tuple[Candidate, ...]:
+    def candidates(self, endpoints: Iterable[tuple[str, SliceEndpoint]], family: Family | None) -> list[Candidate]:
+        """`endpoints` with the path of their address; `family`: the only one allowed."""
         found = []
-        for index, endpoint in enumerate(endpoints):
+        for path, endpoint in endpoints:
             if endpoint.addresses:
                 try:
-                    found.append(self._candidate(f"endpoints[{index}].addresses[0]", endpoint, family))
-                except RefusedError as error:
-                    self._refuse(str(error))
-        return tuple(found)
-
-    def subset(self, path: str, subset: Subset) -> list[Candidate]:
-        found = []
-        lists = {"addresses": subset.addresses, "notReadyAddresses": subset.not_ready_addresses}
-        for field, addresses in lists.items():
-            conditions = Conditions(ready=field == "addresses", serving=field == "addresses")
-            for index, each in enumerate(addresses or ()):
-                endpoint = SliceEndpoint((each.ip,), conditions, each.node_name)
-                try:
-                    found.append(self._candidate(f"{path}.{field}[{index}].ip", endpoint, None))
+                    found.append(self._candidate(path, endpoint, endpoint.addresses[0], family))
                 except RefusedError as error:
                     self._refuse(str(error))
         return found
 
-    def _candidate(self, path: str, endpoint: SliceEndpoint, family: Family | None) -> Candidate:
-        """Only the first address counts: the API defines no meaning for the others."""
-        addresses = endpoint.addresses or ("",)
-        address = parse_address(path, addresses[0])
+    def _candidate(self, path: str, endpoint: SliceEndpoint, text: str, family: Family | None) -> Candidate:
+        address = parse_address(path, text)
         if family is not None and address.version != family.value:
             raise RefusedError(f"{path}: {address} is not IPv{family.value}, the slice's addressType")
         conditions = endpoint.conditions or Conditions()

@@ -30,12 +30,13 @@ class Answer:
 
 def frontends(service: ProxiedService, slices: Sequence[ServiceSlice], node: Node) -> Iterator[Frontend]:
     """All that a Service has where no older one claims the same."""
+    is_external = service.is_external
     for family in service.families:
         sources = allowed_sources(service, family, node)
         for port in service.ports:
             reached = port_reach(service, port, slices, family, node)
             internal = internal_answer(service, reached)
-            external = external_answer(service, reached) if service.is_external else internal
+            external = external_answer(service, reached) if is_external else internal
             for scope, address, number in service.exposures(port, family):
                 answer = internal if scope is Scope.CLUSTER_IP else external
                 yield Frontend(
