@@ -10,16 +10,13 @@ import itertools
 import selectors
 import socket
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from namespace import inside
 from network import ADDRESSES, HOST_OF, PODS, Network
-from scapy.layers.inet import IP, UDP
-from scapy.layers.inet6 import IPv6
-from scapy.layers.l2 import Ether
 from scapy.layers.sctp import SCTP, SCTPChunkInit, SCTPChunkInitAck, SCTPChunkParamStateCookie
 from scapy.packet import Packet
 
@@ -44,12 +41,11 @@ CALLING_PORTS = range(32768, 61000)
 """Each call has the next one. The kernel would take any, and conntrack would know some of them from an earlier call."""
 ANSWER_BYTES = 65536
 LOOK_AGAIN_S = 0.02
-LAST_WITHIN_S = 5.0
 MAPPED = "::ffff:"
 ANY = {Family.V4: "0.0.0.0", Family.V6: "::"}
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Call:
     """One connection or datagram, from a port of its own."""
 
@@ -86,11 +82,13 @@ class Switchboard:
         self._open: list[socket.socket] = []
         self.heard: defaultdict[bytes, list[str]] = defaultdict(list)
         """Names of the servers that got a datagram, by what was in it."""
+        self._held: set[Call] = set()
         for host, ports in PORTS.items():
             with inside(network.namespace(host)):
                 self._serve(host, ports)
 
     def close(self) -> None:
+        self.hang_up()
         self._selector.close()
         for each in self._open:
             each.close()
@@ -148,6 +146,7 @@ class Switchboard:
     def place(self, calls: Iterable[Call], *, wait: Callable[[Call], float]) -> list[Call]:
         """Start all calls at once, and wait for what comes back of each up to `wait` seconds. They stay open."""
         placed = list(calls)
+        self._held.update(placed)
         undecided = {}
         for caller, several in itertools.groupby(placed, lambda call: call.caller):
             with inside(self.network.namespace(HOST_OF.get(caller, caller))):
@@ -156,9 +155,11 @@ class Switchboard:
         self._until_decided(undecided, wait)
         return placed
 
-    def hang_up(self, calls: Iterable[Call]) -> None:
-        for call in calls:
+    def hang_up(self, calls: Iterable[Call] | None = None) -> None:
+        """These, or all that are open."""
+        for call in list(self._held if calls is None else calls):
             call.opened.close()
+            self._held.discard(call)
         self.pump()
 
     def pump(self) -> None:
@@ -170,8 +171,13 @@ class Switchboard:
     def repeat(self, call: Call, *, wait_s: float) -> str:
         """Send again on the open socket of a call; what became of it, as in `Call.outcome`."""
         call.outcome = call.seen_as = ""
-        with suppress(PermissionError):
+        try:
             call.opened.send(b"again")
+        except ConnectionError as error:
+            _decide(call, error.errno)
+            return call.outcome
+        except PermissionError:
+            pass  # see _greet
         self._selector.register(call.opened, selectors.EVENT_READ, None)
         self._until_decided({call.opened: call}, lambda _: wait_s)
         return call.outcome
@@ -188,24 +194,6 @@ class Switchboard:
                 answer = call.opened.recv(ANSWER_BYTES)
                 come_back += int(answer.split()[2]) if call.protocol is Protocol.UDP else len(answer)
         return come_back
-
-    def throw(self, caller: str, mac: str, targets: Sequence[tuple[IPAddress, int]]) -> Counter[str]:
-        """Send a datagram to each target in a frame made by hand; who heard of those before the last one, which must
-        arrive: what went before it on the same cable has had its time then.
-        """
-        self.heard.clear()
-        with inside(self.network.namespace(caller)), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
-            wire.bind(("eth0", 0))
-            for number, (target, port) in enumerate(targets):
-                payload = b"last" if number == len(targets) - 1 else b"thrown"
-                source = ADDRESSES[caller][Family.of(target)]
-                header = (IP if target.version == 4 else IPv6)(src=str(source), dst=str(target))
-                wire.send(bytes(Ether(dst=mac) / header / UDP(sport=9, dport=port) / payload))
-        deadline = time.monotonic() + LAST_WITHIN_S
-        while not self.heard[b"last"]:
-            assert time.monotonic() < deadline, "a datagram for the node itself has not arrived"
-            self.pump()
-        return Counter(self.heard[b"thrown"])
 
     def _start(self, call: Call, undecided: dict[socket.socket, Call]) -> None:
         family = Family.of(call.address)

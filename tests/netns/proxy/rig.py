@@ -1,34 +1,27 @@
-"""The proxy's own model, planner and backend on a node's kernel, and tables of where calls land.
-
-A table has a line for each flow, judged in both families:
-
-    client  -> vip:80         = pod-1-1                        lands there, and the caller's address is kept
-    node-1  -> cluster-ip:80  = pod-1-1 pod-2-1 masqueraded    lands on each of them and on no other
-    pod-1-3 -> udp/vip:81     = dropped
-    pod-1-3 -> sctp/vip:82    = refused
-"""
+"""The proxy's own model, planner and backend on a node's kernel, judged by tables of flows."""
 
 import asyncio
 import itertools
 import json
-import re
 import subprocess
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from calls import HOME_PORT, Call, Switchboard
+from calls import Call, Switchboard
+from crafted import stray, throw
 from namespace import inside
 from network import ADDRESSES, BRIDGE, HOST_OF, POD_NETWORKS, SERVICE_NETWORKS, pod_subnet
+from tables import ANSWER_WITHIN_S, DROPPED_AFTER_S, read, told
 
 from controlloop.delta import Delta
 from controlloop.family import Family
 from controlloop.iptables.kernel import Variant
 from controlloop.reconcile import reconcile
 from lab.wiring import ip
+from proxy.conntrack.keeper import FlowKeeper
 from proxy.frontends import Balance, Protocol
 from proxy.iptables.desired import IptablesPlanner
 from proxy.iptables.kernel import IptablesBackend
@@ -46,14 +39,8 @@ IPTABLES = (IPTABLES_NFT, IPTABLES_LEGACY)
 only_nftables = pytest.mark.parametrize("rig", [NFTABLES], indirect=True, scope="module")
 only_iptables = pytest.mark.parametrize("rig", IPTABLES, indirect=True, scope="module")
 
-ANSWER_WITHIN_S = 3.0
-DROPPED_AFTER_S = 0.15
-"""Packets of one machine take microseconds; what has not come back by then does not come."""
-
-ROW = re.compile(
-    r"(?P<caller>\S+) +-> +(?:(?P<protocol>udp|sctp)/)?(?P<target>[\w-]+):(?P<port>\d+) += +(?P<wanted>\S.*)"
-)
-NOBODY = {"refused", "dropped"}
+AT_ONCE = 2000
+"""Calls that are open together: each takes two files."""
 
 PODS_BY = {
     "cidr": POD_NETWORKS.get,
@@ -63,59 +50,6 @@ PODS_BY = {
     None: lambda _: None,
 }
 """How to tell pods, by kube-proxy's four modes; None: nobody can tell."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    text: str
-    caller: str
-    protocol: Protocol
-    target: str
-    port: int
-    wanted: frozenset[str]
-    """Of servers; or one of NOBODY."""
-    masqueraded: bool
-
-    @property
-    def tries(self) -> int:
-        """So many that one of two servers is missed once in 10**10 rows, one of three once in 10**9."""
-        return 3 if self.wanted & NOBODY else 18 * len(self.wanted)
-
-    @property
-    def wait_s(self) -> float:
-        return DROPPED_AFTER_S if "dropped" in self.wanted else ANSWER_WITHIN_S
-
-    def calls(self, family: Family) -> list[Call]:
-        address = ADDRESSES[self.target][family]
-        return [Call(self.caller, address, self.port, self.protocol) for _ in range(self.tries)]
-
-    def fits(self, calls: Sequence[Call]) -> bool:
-        landed = {call.outcome or "dropped" for call in calls}
-        return landed == self.wanted and all(self._fits_source(call) for call in calls if call.seen_as)
-
-    def _fits_source(self, call: Call) -> bool:
-        """A pod that reaches itself never sees its own address: the answer would not pass the node."""
-        to_itself = call.caller.startswith("pod") and call.outcome.partition(":")[0] == call.caller
-        return call.masqueraded == (self.masqueraded or to_itself)
-
-
-def read(table: str) -> list[Row]:
-    return [_row(line.strip()) for line in table.splitlines() if line.strip()]
-
-
-def _row(line: str) -> Row:
-    match = ROW.fullmatch(line)
-    assert match, f"not a flow: {line!r}"
-    words = set(match["wanted"].split())
-    return Row(
-        text=line,
-        caller=match["caller"],
-        protocol=Protocol(match["protocol"] or "tcp"),
-        target=match["target"],
-        port=int(match["port"]),
-        wanted=frozenset(words - {"masqueraded"}),
-        masqueraded="masqueraded" in words,
-    )
 
 
 class Rig:
@@ -131,6 +65,8 @@ class Rig:
         make_planner = NftablesPlanner if self.mode == "nftables" else IptablesPlanner
         self.planners = {family: make_planner(self.surroundings[family]) for family in Family}
         self.backends = {family: self._backend(family) for family in Family}
+        self.clock_s = 0.0
+        self.keeper = FlowKeeper(self._node_port_addresses, lambda: self.clock_s)
         self._served = set()
         self._stale = True
 
@@ -138,6 +74,11 @@ class Rig:
         if self.mode == "nftables":
             return NftablesBackend(family)
         return IptablesBackend(family, Variant(self.variant.removeprefix("iptables-")))
+
+    def _node_port_addresses(self, family):
+        listed = self.surroundings[family].node_port_addresses
+        everywhere = (ADDRESSES[name][family] for name in ("node-1", "second", "gateway"))
+        return {address.packed for address in (everywhere if listed is None else listed)}
 
     def _new_tracker(self, **options):
         kept = {Balance.RANDOM, Balance.ROUND_ROBIN, Balance.WEIGHTED} if self.mode == "iptables" else set(Balance)
@@ -168,6 +109,8 @@ class Rig:
         """
         self.node = replace(self.node, zone=zone)
         self.tracker = self._new_tracker(**(options or {}))
+        self.keeper = FlowKeeper(self._node_port_addresses, lambda: self.clock_s)
+        self.board.hang_up()
         delta = {family: Delta() for family in Family}
         self._settle(delta, surroundings)
         self._take(objects, delta, listed=True)
@@ -191,6 +134,12 @@ class Rig:
     def remove(self, *objects):
         self._take(objects, {family: Delta() for family in Family}, gone=True)
 
+    def later(self, seconds):
+        """What the keeper of flows is to do by then, is done."""
+        self.clock_s += seconds
+        with inside(self.board.network.namespace("node-1")):
+            asyncio.run(self.keeper.clean())
+
     def move_to_zone(self, zone):
         self.node = replace(self.node, zone=zone)
         delta = {family: Delta() for family in Family}
@@ -207,6 +156,7 @@ class Rig:
     def _plan(self, services, delta):
         for service in services:
             frontends = self.tracker.frontends(service)
+            self.keeper.note([(service, frontends)])
             (self._served.add if frontends else self._served.discard)(service)
             for family in Family:
                 self.planners[family].replace(service, frontends, delta[family])
@@ -221,6 +171,7 @@ class Rig:
 
     async def _apply(self, delta, *, stale):
         await asyncio.gather(*(self._apply_to(family, delta[family], stale=stale) for family in Family))
+        await self.keeper.clean()
 
     async def _apply_to(self, family, delta, *, stale):
         if stale:
@@ -287,19 +238,33 @@ class Rig:
         assert not wrong, "\n".join(["", *wrong])
 
     def call(self, caller, target, port, *, protocol="tcp", count=1, family=Family.V4, sources=(None,)):
-        """Calls that stay open until `board.hang_up`, answered or not."""
+        """Calls that stay open until other objects are given, answered or not."""
         each_from = itertools.islice(itertools.cycle(sources), count)
         calls = [Call(caller, ADDRESSES[target][family], port, Protocol(protocol), source) for source in each_from]
         return self.board.place(calls, wait=lambda _: ANSWER_WITHIN_S)
+
+    def spread(self, *arguments, **options):
+        """How often each server answered."""
+        calls = self.call(*arguments, **options)
+        self.board.hang_up(calls)
+        return Counter(call.outcome for call in calls)
+
+    def landed(self, clients, target="cluster-ip", port=80, **options):
+        """Where each of many addresses behind the client lands, in order."""
+        outcomes = []
+        for start in range(0, len(clients), AT_ONCE):
+            some = clients[start : start + AT_ONCE]
+            family = Family.of(some[0])
+            calls = self.call("client", target, port, family=family, sources=some, count=len(some), **options)
+            self.board.hang_up(calls)
+            outcomes += [call.outcome for call in calls]
+        return outcomes
 
     def echo(self, data, *arguments, **options):
         """How much of `data` comes back, of a stream; of a datagram, how much has arrived."""
         (call,) = self.call(*arguments, **options)
         assert call.outcome, "no answer at all"
-        try:
-            return self.board.echo(call, data, within_s=ANSWER_WITHIN_S)
-        finally:
-            self.board.hang_up([call])
+        return self.board.echo(call, data, within_s=ANSWER_WITHIN_S)
 
     def ping(self, caller, address):
         """(somebody refused it, it was answered)"""
@@ -312,17 +277,20 @@ class Rig:
             )
         return "nreachable" in done.stdout or "not permitted" in done.stderr, done.returncode == 0
 
+    def tracked(self, call):
+        """Whether the node's conntrack has a flow of this call, by its port, which no other call has."""
+        argv = ["conntrack", "-L", "-f", f"ipv{Family.of(call.address).value}", "-p", call.protocol.value]
+        with inside(self.board.network.namespace("node-1")):
+            listing = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+        return f"sport={call.own_port} " in listing
+
     def throw(self, caller, target, port, *, count):
         """Datagrams to the node in frames made by hand, whatever the caller's routes say; who heard how many."""
-        links = json.loads(ip("-n", self.board.network.namespace("node-1"), "-j", "link", "show", "eth0"))
-        own = ADDRESSES["node-1"][Family.of(target)]
-        return self.board.throw(caller, links[0]["address"], [*[(target, port)] * count, (own, HOME_PORT)])
+        return throw(self.board, caller, [(target, port)] * count)
 
-    def spread(self, *arguments, **options):
-        """How often each server answered."""
-        calls = self.call(*arguments, **options)
-        self.board.hang_up(calls)
-        return Counter(call.outcome for call in calls)
+    def stray(self, server, call):
+        """A packet of this server into a connection to it, from far outside of the window."""
+        stray(self.board, server, call)
 
 
 MARKING = """
@@ -337,14 +305,6 @@ table inet somebody-else {{
 def marks_of(listing):
     (found,) = (each["set"] for each in json.loads(listing)["nftables"] if "set" in each)
     return found.get("elem", [])
-
-
-def told(calls):
-    """What happened, in the words of a table, with how often."""
-    counts = Counter(
-        (call.outcome or "dropped", " masqueraded" if call.masqueraded and call.seen_as else "") for call in calls
-    )
-    return ", ".join(f"{count} x {outcome}{how}" for (outcome, how), count in sorted(counts.items()))
 
 
 def _update(one, *, gone):

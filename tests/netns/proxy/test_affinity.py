@@ -11,8 +11,6 @@ kube_proxy = pytest.mark.kube_proxy
 both_families = pytest.mark.parametrize("family", Family)
 
 THREE = ("pod-1-1", "pod-1-2", "pod-2-1")
-AT_ONCE = 2000
-"""Calls that are open together."""
 
 
 @pytest.fixture(autouse=True)
@@ -30,18 +28,6 @@ def crowd(family, count):
     return [CROWD_NETWORKS[family][number] for number in range(1, count + 1)]
 
 
-def landed(rig, clients, target="cluster-ip", number=80, **options):
-    """Where each client lands, in order."""
-    outcomes = []
-    for start in range(0, len(clients), AT_ONCE):
-        some = clients[start : start + AT_ONCE]
-        family = Family.of(some[0])
-        calls = rig.call("client", target, number, family=family, sources=some, count=len(some), **options)
-        rig.board.hang_up(calls)
-        outcomes += [call.outcome for call in calls]
-    return outcomes
-
-
 @kube_proxy("6.2-15", "6.2-38")
 @both_families
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
@@ -50,10 +36,10 @@ def test_a_client_stays(rig, family, protocol):
     target_port = port(8080, protocol.upper())
     rig.given(affine(ports=[port(80, protocol.upper(), node=30080)]), slices(*THREE, ports=[target_port]))
     clients = crowd(family, 40)
-    first = landed(rig, clients, protocol=protocol)
+    first = rig.landed(clients, protocol=protocol)
     assert set(first) == set(THREE)
-    assert landed(rig, clients, protocol=protocol) == first
-    assert landed(rig, clients, "node-1", 30080, protocol=protocol) == first
+    assert rig.landed(clients, protocol=protocol) == first
+    assert rig.landed(clients, "node-1", 30080, protocol=protocol) == first
     counts = rig.spread("pod-1-3", "cluster-ip", 80, protocol=protocol, family=family, count=20)
     assert len(counts) == 1
 
@@ -77,13 +63,13 @@ def test_who_comes_back_late_is_nobodys_client(rig, family):
     """
     rig.given(affine(timeout_s=1), slices(*THREE))
     steady, *crowded = crowd(family, 400)
-    (home,) = landed(rig, [steady])
-    waiting = dict(zip(crowded, landed(rig, crowded), strict=True))
+    (home,) = rig.landed([steady])
+    waiting = dict(zip(crowded, rig.landed(crowded), strict=True))
 
     def somebody_moved():
-        assert landed(rig, [steady]) == [home]
+        assert rig.landed([steady]) == [home]
         client, before = waiting.popitem()
-        return landed(rig, [client]) != [before]
+        return rig.landed([client]) != [before]
 
     eventually(somebody_moved, timeout_s=5)
 
@@ -94,24 +80,24 @@ def test_clients_of_an_endpoint_that_goes_find_others_and_stay_there(rig, family
     """Also when it comes back: what was remembered of it is gone."""
     rig.given(affine(), slices(*THREE))
     clients = crowd(family, 60)
-    before = dict(zip(clients, landed(rig, clients), strict=True))
+    before = dict(zip(clients, rig.landed(clients), strict=True))
     rig.add(slices("pod-1-1", "pod-1-2", endpoint("pod-2-1", ready=False)))
-    after = dict(zip(clients, landed(rig, clients), strict=True))
+    after = dict(zip(clients, rig.landed(clients), strict=True))
     assert "pod-2-1" not in after.values()
     assert all(after[client] == home for client, home in before.items() if home != "pod-2-1")
     rig.add(slices(*THREE))
-    assert dict(zip(clients, landed(rig, clients), strict=True)) == after
+    assert dict(zip(clients, rig.landed(clients), strict=True)) == after
     newcomers = [CROWD_NETWORKS[family][number] for number in range(1000, 1060)]
-    assert set(landed(rig, newcomers)) == set(THREE)
+    assert set(rig.landed(newcomers)) == set(THREE)
 
 
 @kube_proxy("extra-6", "gap 5.1-5")
 def test_more_than_ten_thousand_clients(rig):
     rig.given(affine(ports=[port(80, "UDP", node=30080)]), slices(*THREE, ports=[port(8080, "UDP")]))
     clients = crowd(Family.V4, 10_500)
-    first = landed(rig, clients, protocol="udp")
+    first = rig.landed(clients, protocol="udp")
     assert set(first) == set(THREE)
-    assert landed(rig, clients, protocol="udp") == first
+    assert rig.landed(clients, protocol="udp") == first
 
 
 @kube_proxy("6.2-44")
@@ -124,15 +110,15 @@ def test_affinity_and_external_policy(rig, family):
 
     rig.given(made("Cluster"), slices(*THREE))
     clients = crowd(family, 60)
-    anywhere = landed(rig, clients, "vip", 80)
+    anywhere = rig.landed(clients, "vip", 80)
     assert set(anywhere) == set(THREE)
     rig.add(made("Local"))
-    here = landed(rig, clients, "vip", 80)
+    here = rig.landed(clients, "vip", 80)
     assert set(here) == {"pod-1-1", "pod-1-2"}
-    assert landed(rig, clients, "vip", 80) == here
+    assert rig.landed(clients, "vip", 80) == here
     assert all(now == home for home, now in zip(anywhere, here, strict=True) if home != "pod-2-1")
     rig.add(made("Cluster"))
-    assert landed(rig, clients, "vip", 80) == here
+    assert rig.landed(clients, "vip", 80) == here
 
 
 @kube_proxy("6.2-15")
@@ -141,9 +127,9 @@ def test_affinity_with_each_balance(rig, how):
     """The balance decides for a client that is new."""
     rig.given(affine(annotations={"nodenet.io/balance": how}), slices(*THREE))
     clients = crowd(Family.V4, 60)
-    first = landed(rig, clients)
+    first = rig.landed(clients)
     assert set(first) == set(THREE)
-    assert landed(rig, clients) == first
+    assert rig.landed(clients) == first
     if how == "round-robin":
         assert all(first.count(pod) == 20 for pod in THREE)
 
@@ -155,10 +141,10 @@ def test_two_ports_of_a_service_remember_apart(rig):
         slices(*THREE, ports=[port(8080, name="http"), port(8081, name="admin")]),
     )
     clients = crowd(Family.V4, 60)
-    http, admin = landed(rig, clients), landed(rig, clients, number=81)
+    http, admin = rig.landed(clients), rig.landed(clients, number=81)
     assert [f"{home}:8081" for home in http] != admin
-    assert landed(rig, clients) == http
-    assert landed(rig, clients, number=81) == admin
+    assert rig.landed(clients) == http
+    assert rig.landed(clients, number=81) == admin
 
 
 @kube_proxy("6.2-15")

@@ -35,13 +35,6 @@ def crowd(family, count):
     return [CROWD_NETWORKS[family][number] for number in range(1, count + 1)]
 
 
-def landed(rig, family, clients):
-    """Where each client of the crowd lands."""
-    calls = rig.call("client", "cluster-ip", 80, family=family, sources=clients, count=len(clients))
-    rig.board.hang_up(calls)
-    return [call.outcome for call in calls]
-
-
 @kube_proxy("gap 5.1-4")
 @both_families
 @pytest.mark.parametrize("target", ["cluster-ip:80", "node-1:30080"])
@@ -79,7 +72,6 @@ def test_two_round_robin_services_called_in_turns_do_not_disturb_each_other(rig,
     for _ in range(6):
         ours += rig.call("pod-1-3", "cluster-ip", 80, family=family)
         theirs += rig.call("pod-1-3", "cluster-ip-2", 80, family=family, count=2)
-    rig.board.hang_up([*ours, *theirs])
     assert sorted(call.outcome for call in ours) == sorted(THREE * 2)
     assert sorted(call.outcome for call in theirs) == sorted(THREE * 4)
 
@@ -125,12 +117,11 @@ def test_equal_weights(rig):
 def test_a_client_stays_where_its_address_sends_it(rig, family, how):
     rig.given(balanced_by(how, type="NodePort", ports=[port(node=30080)]), slices(*FOUR))
     clients = crowd(family, 400)
-    first = landed(rig, family, clients)
-    assert landed(rig, family, clients) == first
+    first = rig.landed(clients)
+    assert rig.landed(clients) == first
     counts = {pod: first.count(pod) for pod in FOUR}
     assert chi_square(counts, dict.fromkeys(FOUR, 1)) < LIMIT[4], counts
     one = rig.call("client", "node-1", 30080, family=family, sources=clients[:1], count=20)
-    rig.board.hang_up(one)
     assert len({call.outcome for call in one}) == 1
 
 
@@ -141,16 +132,16 @@ def test_consistent_hashing_moves_few(rig, family):
     """An endpoint that goes takes its own clients along and few others: at most 1/N + 5 % in all."""
     rig.given(balanced_by("consistent"), slices(*FOUR))
     clients = crowd(family, 1000)
-    before = landed(rig, family, clients)
+    before = rig.landed(clients)
     rig.add(slices(*FOUR[:2], *FOUR[3:]))
     rig.forget_connections()
-    after = landed(rig, family, clients)
+    after = rig.landed(clients)
     moved = sum(one != other for one, other in zip(before, after, strict=True))
     assert "pod-2-1" not in after
     assert moved <= (1 / 4 + 0.05) * len(clients)
     rig.add(slices(*FOUR))
     rig.forget_connections()
-    assert landed(rig, family, clients) == before
+    assert rig.landed(clients) == before
 
 
 @kube_proxy("gap 5.7-5")

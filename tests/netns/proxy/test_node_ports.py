@@ -168,4 +168,3 @@ def test_answers_still_come_back_to_loopback(rig):
     assert call.outcome == "pod-2-1"
     rig.add(slices("pod-2-1", "pod-1-1"))
     assert rig.board.echo(call, b"still there", within_s=3) == len(b"still there")
-    rig.board.hang_up([call])
