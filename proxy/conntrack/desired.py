@@ -64,18 +64,18 @@ def served_by(frontend: Frontend) -> frozenset[Place]:
     return frozenset(map(place, (*frontend.endpoints, *(frontend.inside or ()), *frontend.lingering)))
 
 
-def stateless_chores(before: Sequence[Frontend], after: Sequence[Frontend]) -> Iterator[tuple[Family, Target, Verdict]]:
+def stateless_chores(past: Sequence[Frontend], after: Sequence[Frontend]) -> Iterator[tuple[Family, Target, Verdict]]:
     """What to look for at once: flows of UDP, which have no end of their own.
 
     A frontend that is new, or had no endpoints, may have been called before: such flows lead past it for as long as
     the client goes on. One that lost endpoints has flows that lead nowhere.
     """
-    old = {frontend.key: frontend for frontend in before if frontend.protocol is Protocol.UDP}
+    old = {frontend.key: frontend for frontend in past if frontend.protocol is Protocol.UDP}
     new = {frontend.key: frontend for frontend in after if frontend.protocol is Protocol.UDP}
     for key, frontend in new.items():
-        serving = served_by(frontend)
-        known = served_by(old[key]) if key in old else frozenset()
-        if not known or not known <= serving:
+        serving, before = served_by(frontend), old.get(key)
+        # Who only lingers keeps flows and is given none: those that came meanwhile lead past the frontend.
+        if before is None or not before.endpoints or not served_by(before) <= serving:
             yield frontend.family, target(frontend), Verdict(serving)
     for key in old.keys() - new.keys():
         yield old[key].family, target(old[key]), Verdict(gone=served_by(old[key]))
