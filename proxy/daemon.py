@@ -1,6 +1,7 @@
 """netproxy as a process: a source feeds the tracker, one task owns the rules, and sockets tell how it goes."""
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from contextlib import aclosing
@@ -95,6 +96,7 @@ class Netproxy:
 
     async def _program(self) -> None:
         """Write nothing before the first list is in: an empty cluster and an unread one look alike."""
+        gc.disable()  # what is read now stays; looking for garbage in it would take as long as reading it
         await self._wait("the first list of services", self._listed.wait())
         await self._wait("the own node", self._watch.known())
         async with asyncio.TaskGroup() as group:
@@ -144,6 +146,9 @@ class Netproxy:
         self._rules.plan(changes)
         triggers = [trigger for service in changed for trigger in self._tracker.take_triggers(service)]
         await self._rules.sync(partial(self._written, triggers))
+        if not gc.isenabled():
+            gc.freeze()
+            gc.enable()
         await self._finish()
         # Only now, with every service answering in this mode, may what another mode left go.
         if resync and not self._leftovers_gone:

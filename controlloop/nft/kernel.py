@@ -8,7 +8,7 @@ from controlloop.delta import Delta
 from controlloop.family import Family
 from controlloop.nft.listing import elements, parse
 from controlloop.nft.state import Chain, Container, Key, Value
-from controlloop.nft.transaction import transaction
+from controlloop.nft.transaction import portions, transaction
 
 ABSENT = "No such file or directory"
 
@@ -21,6 +21,8 @@ class NftTable:
         self._family = family
         self._name = name
         self._constant = constant
+        self._is_new = False
+        """The last look found no such table."""
 
     async def dump(self) -> Mapping[Key, Value]:
         """The table as it is; empty when it is missing, or when its sets, maps or hooks are of another kind than ours.
@@ -30,6 +32,7 @@ class NftTable:
         # `list table` would read the elements too, of sets that packets fill: there may be millions.
         listing = await run(["nft", "--json", "--terse", "list", "ruleset", self._family.nft])
         state = await asyncio.to_thread(parse, listing, self._name)
+        self._is_new = not state
         wanted, found = skeleton(self._constant()), skeleton(state)
         if any(found.get(key, value) != value for key, value in wanted.items()):
             return {}
@@ -45,7 +48,10 @@ class NftTable:
         return await asyncio.to_thread(lambda: dict(elements(name, listing)))
 
     async def apply(self, delta: Delta[Key, Value]) -> None:
-        await self._write(delta, "--file", "-")
+        """One transaction; for a table that does not exist yet perhaps several, of which the last makes it effective."""
+        is_new, self._is_new = self._is_new, False
+        for portion in portions(delta) if is_new else (delta,):
+            await self._write(portion, "--file", "-")
 
     async def check(self, delta: Delta[Key, Value]) -> None:
         """Let the kernel judge the change, and take it back: CommandError when `apply` would fail."""

@@ -5,10 +5,37 @@ was referred to; then the other way round. nft commits it whole or not at all, a
 """
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 
 from controlloop.delta import Delta
 from controlloop.family import Family
 from controlloop.nft.state import Chain, Container, Key, Rule, Value
+
+PORTION = 20_000
+"""Objects in one transaction, for which nft takes about 45 MB."""
+
+
+def portions(delta: Delta[Key, Value], most: int = PORTION) -> Iterator[Delta[Key, Value]]:
+    """For a table that does not exist yet: first what nothing leads to before the last one, then all the rest at once.
+
+    nft needs forty times the memory of the text that it reads.
+    """
+    if delta.drop or len(delta.put) <= most:
+        yield delta
+        return
+    first = {key: value for key, value in delta.put.items() if is_unreachable(key, value)}
+    rest = {key: value for key, value in delta.put.items() if key not in first}
+    waiting = iter(first.items())
+    while portion := dict(islice(waiting, most)):
+        yield Delta(put=portion)
+    yield Delta(put=rest)
+
+
+def is_unreachable(key: Key, value: Value) -> bool:
+    """A set or map, or what one says of an address: of no effect while no rule looks into it."""
+    if key.kind == "element":
+        return not str(value).startswith("goto")
+    return isinstance(value, Container)
 
 
 def transaction(family: Family, name: str, delta: Delta[Key, Value], *, replace: bool = False) -> str:
