@@ -27,7 +27,7 @@ HOME_PORT = 8080
 POD_PORTS = (HOME_PORT, 8081, 8082)
 PORTS = {
     **dict.fromkeys(PODS, POD_PORTS),
-    "node-1": (HOME_PORT, 30080, 30081, 30082),
+    "node-1": (HOME_PORT, 30080, 30081, 30082, 31000),
     "node-2": (HOME_PORT,),
     "client": (80,),
 }
@@ -36,6 +36,7 @@ PORTS = {
 LINGER_NOT = b"\1\0\0\0\0\0\0\0"
 """struct linger: close with a reset at once, so that no port is kept back."""
 
+SO_SNDBUFFORCE = 32  # asm-generic/socket.h
 REFUSALS = (errno.ECONNREFUSED, errno.ECONNRESET)
 CALLING_PORTS = range(32768, 61000)
 """Each call has the next one. The kernel would take any, and conntrack would know some of them from an earlier call."""
@@ -129,10 +130,7 @@ class Switchboard:
         except OSError:
             data = b""
         if data:
-            connection.setblocking(True)
-            connection.settimeout(1.0)
-            connection.sendall(data)
-            connection.setblocking(False)
+            connection.send(data)
         else:
             self._drop(connection)
 
@@ -246,7 +244,10 @@ class Switchboard:
 
 def _listener(port: int) -> socket.socket:
     """Of both families."""
-    return socket.create_server(("::", port), family=socket.AF_INET6, backlog=4096, dualstack_ipv6=True)
+    opened = socket.create_server(("::", port), family=socket.AF_INET6, backlog=4096, dualstack_ipv6=True)
+    # Whatever is echoed has room there until the caller comes to read it.
+    opened.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 1 << 22)
+    return opened
 
 
 def _datagram_server(port: int) -> socket.socket:

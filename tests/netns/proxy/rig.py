@@ -208,6 +208,45 @@ class Rig:
             ip("-n", namespace, batch=[f"addr del {line}" for line in lines])
 
     @contextmanager
+    def sysctl(self, path, value):
+        file = Path("/proc/sys") / path
+        with inside(self.board.network.namespace("node-1")):
+            before = file.read_text()
+            file.write_text(value)
+            try:
+                yield
+            finally:
+                file.write_text(before)
+
+    @contextmanager
+    def policy(self, chain, policy):
+        """The node's own policy in the filter table, of the variant under test, in both families."""
+        kind = self.variant.removeprefix("iptables-")
+        programs = [f"iptables-{kind}", f"ip6tables-{kind}"]
+        with inside(self.board.network.namespace("node-1")):
+            for program in programs:
+                subprocess.run([program, "-P", chain, policy], check=True)
+            try:
+                yield
+            finally:
+                for program in programs:
+                    subprocess.run([program, "-P", chain, "ACCEPT"], check=True)
+
+    @contextmanager
+    def narrow_overlay(self, mtu):
+        """The largest packet that the nodes may send each other."""
+
+        def limit(number):
+            for node in ("node-1", "node-2"):
+                ip("-n", self.board.network.namespace(node), "link", "set", "overlay", "mtu", str(number))
+
+        limit(mtu)
+        try:
+            yield
+        finally:
+            limit(1500)
+
+    @contextmanager
     def marking(self, mark):
         """Everything that enters the node bears a mark of somebody else; tells the marks of what leaves it."""
         with inside(self.board.network.namespace("node-1")):
