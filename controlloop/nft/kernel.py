@@ -48,7 +48,7 @@ class NftTable:
         return await asyncio.to_thread(lambda: dict(elements(name, listing)))
 
     async def apply(self, delta: Delta[Key, Value]) -> None:
-        """One transaction; for a table that does not exist yet perhaps several, of which the last makes it effective."""
+        """One transaction; for a table that does not exist yet perhaps several, of which the last makes it work."""
         is_new, self._is_new = self._is_new, False
         for portion in portions(delta) if is_new else (delta,):
             await self._write(portion, "--file", "-")
