@@ -17,6 +17,7 @@ class IptablesWatch(RulesetWatch[Key, Rules]):
     def __init__(self, family: Family, owned: Owned, own_ports: Container[int]) -> None:
         super().__init__(family, own_ports)
         self._owned = owned
+        self._prefixes = [prefix.encode() for prefix in owned.prefixes]
 
     def _note(self, change: Change, message: Message) -> bool:
         if change.table not in self._owned.tables:
@@ -27,7 +28,12 @@ class IptablesWatch(RulesetWatch[Key, Rules]):
         key = (change.table, change.chain)
         if self._owned.is_ours(change.chain):
             self._drift.note(key, None if message.kind == said.DELCHAIN else UNKNOWN)
-        elif change.is_removal:
-            # Perhaps a jump of ours: what the rule was is not told in words.
+            return True
+        # What a rule was that is gone is not told: perhaps a jump of ours. One that came names the chain it jumps to.
+        concerns = change.is_removal or self._names_ours(message)
+        if concerns:
             self._drift.unread.add(key)
-        return self._owned.is_ours(change.chain) or change.is_removal
+        return concerns
+
+    def _names_ours(self, message: Message) -> bool:
+        return any(prefix in message.payload for prefix in self._prefixes)
