@@ -8,6 +8,7 @@ import os
 import shutil
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 SEARCH_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 NOT_INSTALLED = 127
@@ -63,7 +64,9 @@ async def run(argv: Sequence[str], stdin: bytes = b"", *, environment: Mapping[s
     try:
         stdout, stderr = await process.communicate(stdin)
     except asyncio.CancelledError:
-        process.kill()
+        # It may have ended already; an error about that would take the place of the cancellation.
+        with suppress(ProcessLookupError):
+            process.kill()
         await process.wait()
         raise
     if process.returncode:

@@ -47,3 +47,17 @@ async def test_a_cancelled_caller_takes_the_program_with_it(tmp_path):
     with pytest.raises(asyncio.CancelledError):
         await running
     eventually(lambda: start_time(int(pid_file.read_text())) is None)
+
+
+async def test_a_cancellation_counts_also_when_the_program_has_just_ended(monkeypatch):
+    communicate = asyncio.subprocess.Process.communicate
+
+    async def cancelled_at_the_last_moment(process, stdin):
+        await communicate(process, stdin)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(asyncio.subprocess.Process, "communicate", cancelled_at_the_last_moment)
+    with pytest.raises(asyncio.CancelledError):
+        await run(["true"])
