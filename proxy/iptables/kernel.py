@@ -50,7 +50,11 @@ class IptablesBackend(IptablesChains):
     async def apply(self, delta: Delta[Key, Rules]) -> None:
         """See IptablesChains.apply. Sets are made before the rules that name them, and removed after them."""
         wanted = _sets_in(delta.put)
-        self._sets.make(wanted)
+        try:
+            self._sets.make(wanted)
+        except OSError as error:
+            # The kernel refuses a part of the change, as it may refuse a rule.
+            raise CommandError(["ipset", "create"], 1, str(error)) from error
         # Who comes back has not been anybody's endpoint meanwhile.
         self._sets.flush(wanted & self._released)
         self._released -= wanted

@@ -2,13 +2,16 @@
 
 A packet meets, in this order, as far as the frontend needs it:
 
-    a tree            by address or node port
-    NETPROXY-FW-...   may this client connect at all?
-    NETPROXY-EXT-...  is it a pod, the node itself, or from outside: who serves it, and must it be masqueraded?
-    NETPROXY-SVC-...  one endpoint for the callers of a ClusterIP, who are marked here unless they are pods
-    NETPROXY-BAL-...  one endpoint for the callers of an external address, when a SVC chain does not do the same
+    a tree              by address or node port
+    NETPROXY-ALLOW-...  may this client connect at all?
+    NETPROXY-EXT-...    is it a pod, the node itself, or from outside: who serves it, and must it be masqueraded?
+    NETPROXY-SVC-...    one endpoint for the callers of a ClusterIP, who are marked here unless they are pods
+    NETPROXY-LB-...     one endpoint for the callers of an external address, when a SVC chain does not do the same
 
 Frontends of one port of a Service share what would be alike: its node port and its external addresses have one EXT.
+
+The names descend from SVC and LB over EXT and ALLOW to the digits of the trees, as the transaction declares the chains:
+at every rule iptables-nft-restore walks a list of names up to that of the rule's chain.
 """
 
 import re
@@ -50,7 +53,7 @@ class ServiceRules:
             drops = frontend.refusal is Refusal.DROP
             self._hang(REFUSED, REFUSED_PORTS, frontend, "DROP" if drops else self._dispatch.reject)
         elif frontend.sources:
-            # Whom the FW chain let pass has another destination by now.
+            # Whom the ALLOW chain let pass has another destination by now.
             self._hang(REFUSED, REFUSED_PORTS, frontend, "DROP")
         for endpoint in (*frontend.endpoints, *(frontend.inside or ())):
             if endpoint.is_local:
@@ -76,7 +79,7 @@ class ServiceRules:
             inner = self._cluster_ip(frontend)
         if not frontend.sources:
             return inner
-        return self._chain("FW", frontend, tuple(_allowed(frontend, inner)))
+        return self._chain("ALLOW", frontend, tuple(_allowed(frontend, inner)))
 
     def _cluster_ip(self, frontend: Frontend) -> str:
         rules = self._choice(frontend, frontend.endpoints)
@@ -92,7 +95,7 @@ class ServiceRules:
             after_mark = self._alike.get((frontend.name, frontend.protocol, (*self._dispatch.mark, *rules)))
             if after_mark:
                 return after_mark
-        return self._chain("BAL", frontend, rules, role)
+        return self._chain("LB", frontend, rules, role)
 
     def _by_origin(self, frontend: Frontend, inside: Sequence[Endpoint]) -> str:
         rules: list[str] = []

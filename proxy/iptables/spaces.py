@@ -38,7 +38,7 @@ class Addresses:
     def chain(self, inner: str, prefix: int, length: int) -> str:
         text = network(self._family, prefix, length)
         # An IPv6 prefix may be longer than a chain's name.
-        return inner + text if self._family is Family.V4 else hashed(inner, text)
+        return inner + text if self._family is Family.V4 else hashed(f"{inner}6-", text)
 
 
 class Ports:
@@ -59,7 +59,7 @@ class Ports:
 
     def chain(self, inner: str, prefix: int, length: int) -> str:
         protocol, first, last = self._range(prefix, length)
-        return f"{inner}{protocol}-{first}-{last}"
+        return f"{inner}{first}-{last}/{protocol}"
 
     def _range(self, prefix: int, length: int) -> tuple[str, int, int]:
         first = prefix & (1 << PORT_BITS) - 1

@@ -12,11 +12,11 @@ from proxy.iptables.tree import Root
 from proxy.node import Interfaces, Surroundings
 
 SERVICES = Root("nat", f"{PREFIX}SERVICES")
-NODE_PORTS = Root("nat", f"{PREFIX}NODE-PORTS", f"{PREFIX}NP-")
+NODE_PORTS = Root("nat", f"{PREFIX}NODE-PORTS")
 HAIRPIN = Root("nat", f"{PREFIX}HAIRPIN", f"{PREFIX}H")
 REFUSED = Root("filter", f"{PREFIX}REFUSED")
-REFUSED_PORTS = Root("filter", f"{PREFIX}REFUSED-PORTS", f"{PREFIX}NP-")
-HEALTH_CHECKS = Root("filter", f"{PREFIX}HEALTH-CHECKS", f"{PREFIX}HC-")
+REFUSED_PORTS = Root("filter", f"{PREFIX}REFUSED-PORTS")
+HEALTH_CHECKS = Root("filter", f"{PREFIX}HEALTH-CHECKS", f"{PREFIX}C")
 ADDRESS_TREES = (SERVICES, HAIRPIN, REFUSED)
 PORT_TREES = (NODE_PORTS, REFUSED_PORTS, HEALTH_CHECKS)
 

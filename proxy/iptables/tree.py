@@ -29,7 +29,7 @@ ruleset that jumps deeper than 16 (NFT_JUMP_STACK_SIZE), and IPv6 addresses chos
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Root:
-    """Which tree: where it starts, and how its other chains begin (at most 10 characters, for ports 12)."""
+    """Which tree: where it starts, and how its other chains begin (at most 10 characters)."""
 
     table: str
     chain: str

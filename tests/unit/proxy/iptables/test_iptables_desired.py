@@ -286,7 +286,7 @@ def test_without_a_detector_only_this_node_is_inside():
     objects = planned(local, cidr=None)
     (external,) = chains(objects, "EXT")
     assert external[0] == f"-m addrtype --src-type LOCAL {MARK}"
-    assert external[1].startswith("-m addrtype --src-type LOCAL -j NETPROXY-BAL-")
+    assert external[1].startswith("-m addrtype --src-type LOCAL -j NETPROXY-LB-")
     assert len(external) == 2
     assert reached(objects, "filter", "NETPROXY-REFUSED", "203.0.113.1")[0][0].endswith("-j DROP")
 
@@ -294,7 +294,7 @@ def test_without_a_detector_only_this_node_is_inside():
 def test_clients_out_of_range_are_dropped_where_no_rule_took_them():
     ranges = (ip_network("198.51.100.0/24"), ip_network("0.0.0.0/0"), ip_network("2001:db8::/32"))
     objects = planned(frontend(address="203.0.113.1", scope=Scope.LOAD_BALANCER, sources=ranges))
-    (allowed,) = chains(objects, "FW")
+    (allowed,) = chains(objects, "ALLOW")
     assert [rule.rpartition(" -j ")[0] or rule[:3] for rule in allowed] == ["-s 198.51.100.0/24", "-j "]
     assert reached(objects, "filter", "NETPROXY-REFUSED", "203.0.113.1")[0][0].endswith("-j DROP")
 
@@ -328,11 +328,9 @@ def test_node_ports_are_served_and_refused_in_the_same_places(given, family, pla
 
 def test_many_node_ports_make_a_tree():
     objects = planned(*[node_port(port_name=f"p{port}", port=port) for port in range(30000, 30096)])
-    assert objects["nat", "NETPROXY-NODE-PORTS"] == (
-        "-p tcp -m tcp --dport 29952:30207 -j NETPROXY-NP-tcp-29952-30207",
-    )
-    assert objects["nat", "NETPROXY-NP-tcp-29952-30207"][-1] == (
-        "-p tcp -m tcp --dport 30080:30095 -j NETPROXY-NP-tcp-30080-30095"
+    assert objects["nat", "NETPROXY-NODE-PORTS"] == ("-p tcp -m tcp --dport 29952:30207 -j NETPROXY-29952-30207/tcp",)
+    assert objects["nat", "NETPROXY-29952-30207/tcp"][-1] == (
+        "-p tcp -m tcp --dport 30080:30095 -j NETPROXY-30080-30095/tcp"
     )
 
 
