@@ -185,10 +185,11 @@ class Netproxy:
 
 async def serve(settings: Settings, changed_settings: AsyncGenerator[Settings, None]) -> None:
     with only_one("netproxy"):
+        proxy = Netproxy(settings)  # first of all, as it refuses what cannot be used
         prepare(settings)
         if settings.detection.mode is DetectLocal.CLUSTER_CIDR and not settings.detection.cluster_cidrs:
             log.warning("without --cluster-cidr nobody knows who is a pod: callers from outside are not masqueraded")
-        await Netproxy(settings).run(changed_settings)
+        await proxy.run(changed_settings)
 
 
 async def initialise(settings: Settings) -> None:
