@@ -201,7 +201,8 @@ class Rig:
         """The node itself has this address meanwhile, as some load balancers want it."""
         namespace = self.board.network.namespace("node-1")
         lines = [f"{ADDRESSES[name][family]}/{family.bits} dev lo" for family in Family]
-        ip("-n", namespace, batch=[f"addr add {line}" for line in lines])
+        # With nodad it can be a source in this moment.
+        ip("-n", namespace, batch=[f"addr add {line} nodad" for line in lines])
         try:
             yield
         finally:

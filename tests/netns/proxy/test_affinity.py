@@ -141,10 +141,10 @@ def test_two_ports_of_a_service_remember_apart(rig):
         slices(*THREE, ports=[port(8080, name="http"), port(8081, name="admin")]),
     )
     clients = crowd(Family.V4, 60)
-    http, admin = rig.landed(clients), rig.landed(clients, number=81)
+    http, admin = rig.landed(clients), rig.landed(clients, port=81)
     assert [f"{home}:8081" for home in http] != admin
     assert rig.landed(clients) == http
-    assert rig.landed(clients, number=81) == admin
+    assert rig.landed(clients, port=81) == admin
 
 
 @kube_proxy("6.2-15")

@@ -41,7 +41,7 @@ def crowd(family, count):
 def test_random_is_even(rig, family, target):
     rig.given(service(type="NodePort", ports=[port(node=30080)]), slices(*THREE))
     name, number = target.split(":")
-    counts = rig.spread("client", name, int(number), family=family, count=900)
+    counts = rig.spread("client", name, int(number), family=family, count=600)
     assert chi_square(counts, dict.fromkeys(THREE, 1)) < LIMIT[3], counts
 
 
@@ -90,7 +90,7 @@ def test_round_robin_for_datagrams(rig):
 def test_weights_of_endpoints(rig, family):
     weights = ", ".join(f"{ADDRESSES['pod-1-1'][each]}=6, {ADDRESSES['pod-2-1'][each]}=3" for each in Family)
     rig.given(balanced_by("weighted", weights=weights), slices(*THREE))
-    counts = rig.spread("pod-1-3", "cluster-ip", 80, family=family, count=900)
+    counts = rig.spread("pod-1-3", "cluster-ip", 80, family=family, count=600)
     assert chi_square(counts, {"pod-1-1": 6, "pod-1-2": 1, "pod-2-1": 3}) < LIMIT[3], counts
 
 
@@ -99,7 +99,7 @@ def test_weights_of_zones_and_of_nothing(rig):
     weights = f"zone-a=2, zone-b=1, {ADDRESSES['pod-2-2'][Family.V4]}=0"
     zones = [("pod-1-1", "zone-a"), ("pod-1-2", "zone-a"), ("pod-2-1", "zone-b"), ("pod-2-2", "zone-b")]
     rig.given(balanced_by("weighted", weights=weights), slices(*(endpoint(pod, zone=zone) for pod, zone in zones)))
-    counts = rig.spread("pod-1-3", "cluster-ip", 80, count=900)
+    counts = rig.spread("pod-1-3", "cluster-ip", 80, count=600)
     assert chi_square(counts, {"pod-1-1": 2, "pod-1-2": 2, "pod-2-1": 1}) < LIMIT[3], counts
 
 
@@ -107,7 +107,7 @@ def test_weights_of_zones_and_of_nothing(rig):
 def test_equal_weights(rig):
     weights = ", ".join(f"{ADDRESSES[pod][family]}=7" for pod in THREE for family in Family)
     rig.given(balanced_by("weighted", weights=weights), slices(*THREE))
-    counts = rig.spread("pod-1-3", "cluster-ip", 80, count=900)
+    counts = rig.spread("pod-1-3", "cluster-ip", 80, count=600)
     assert chi_square(counts, dict.fromkeys(THREE, 1)) < LIMIT[3], counts
 
 
@@ -152,7 +152,7 @@ def test_what_iptables_mode_cannot_do_is_named_and_done_at_random(rig, how):
     (skipped,) = rig.tracker.skipped.values()
     assert "default/web" in skipped.name
     assert how in skipped.reason
-    counts = rig.spread("pod-1-3", "cluster-ip", 80, count=900)
+    counts = rig.spread("pod-1-3", "cluster-ip", 80, count=600)
     assert chi_square(counts, dict.fromkeys(THREE, 1)) < LIMIT[3], counts
 
 

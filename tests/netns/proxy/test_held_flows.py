@@ -13,7 +13,7 @@ kube_proxy = pytest.mark.kube_proxy
 both_families = pytest.mark.parametrize("family", Family)
 
 WITHIN_S = 3.0
-NOTHING_AFTER_S = 0.15
+NOTHING_AFTER_S = 0.1
 
 PROTOCOLS = ("TCP", "UDP", "SCTP")
 TARGETS = [port(8080, protocol, name=protocol.lower()) for protocol in PROTOCOLS]
