@@ -28,14 +28,9 @@ KIND = "hash:ip"
 KIND_REVISION = 3
 """The first that knows FORCE_ADD (Linux 3.14)."""
 BUCKETS = 2048
-"""16 kB. The kernel makes a table larger for additions by programs alone: a rule's addition to a full bucket, of 12
-addresses, is lost."""
+"""16 kB. A set that packets fill never grows, and what comes to a full bucket, of 12 addresses, is lost."""
 CAPACITY = 4 * BUCKETS
-"""So few that hardly any bucket is full before."""
-BUCKETS = 8192
-"""64 kB. A set that packets fill never grows, and a bucket takes 12: of the default 1024, one in 16 sets with 3,500
-clients forgets one of them. Of these, one in 60 sets with 20,000.
-"""
+"""From here on a new address takes the place of another one of its bucket; hardly any is full before."""
 DEFAULT_TIMEOUT_S = 10800
 """Only says that addresses have a timeout at all: each rule sets its own."""
 
