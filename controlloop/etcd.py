@@ -21,6 +21,7 @@ from aetcd import rpc
 from controlloop.errors import CompactedError, OperatorError, UnavailableError
 from controlloop.etcd_access import Login, Metadata, Tls, TlsFiles
 from controlloop.etcd_endpoint import Endpoint
+from controlloop.etcd_settings import EtcdSettings
 
 PAGE = 1000
 """Keys asked for at once: a page of large values stays well inside one deadline."""
@@ -89,6 +90,13 @@ class Etcd:
         self._login = login
         self._timeout_s = timeout_s
         self._unheard_since: float | None = None
+
+    @classmethod
+    def at(cls, settings: EtcdSettings) -> "Etcd":
+        """The one that the flags name; OperatorError as above."""
+        tls = TlsFiles(settings.ca_file, settings.cert_file, settings.key_file)
+        login = Login(settings.username, settings.password) if settings.username else None
+        return cls(settings.endpoints, tls=tls, login=login)
 
     async def close(self) -> None:
         """End all calls and streams with an UnavailableError. Whoever asks again gets a new connection: that is the

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 
+from controlloop.etcd_settings import EtcdSettings, etcd_settings
 from controlloop.family import Family, IPAddress, IPNetwork
 from controlloop.goflags import FlagValues, Given, parse_flags
 from netagent.flags import GROUPS, PREFIX, SUBNET_FILE
@@ -17,21 +18,6 @@ MINUTES_PER_DAY = 1440
 MAX_RESYNC_S = 86_400
 DEBUG_LEVEL = 4
 """klog's level for what only somebody who debugs wants to see (Kubernetes logging conventions)."""
-
-
-@dataclass(frozen=True, slots=True)
-class EtcdSettings:
-    endpoints: tuple[str, ...]
-    prefix: str
-    ca_file: str = ""
-    cert_file: str = ""
-    key_file: str = ""
-    username: str = ""
-    password: str = field(default="", repr=False)
-
-    @property
-    def config_key(self) -> str:
-        return f"{self.prefix.rstrip('/')}/config"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,21 +118,6 @@ def instance_of(values: FlagValues) -> Instance:
     return instance
 
 
-def etcd_settings(values: FlagValues) -> EtcdSettings:
-    for present, missing in (("certfile", "keyfile"), ("keyfile", "certfile"), ("username", "password")):
-        if values.text(f"etcd-{present}") and not values.text(f"etcd-{missing}"):
-            raise values.one(f"etcd-{present}").refused(f"needs --etcd-{missing} as well")
-    return EtcdSettings(
-        endpoints=split_endpoints(values.one("etcd-endpoints")),
-        prefix=values.text("etcd-prefix"),
-        ca_file=values.text("etcd-cafile"),
-        cert_file=values.text("etcd-certfile"),
-        key_file=values.text("etcd-keyfile"),
-        username=values.text("etcd-username"),
-        password=values.text("etcd-password"),
-    )
-
-
 def kubernetes_settings(values: FlagValues, environment: Mapping[str, str]) -> KubernetesSettings:
     return KubernetesSettings(
         api_url=values.text("kube-api-url"),
@@ -183,13 +154,6 @@ def firewall_settings(values: FlagValues) -> FirewallSettings:
         resync_s=values.number("iptables-resync", 1, MAX_RESYNC_S),
         peer_filter=not values.is_on("no-peer-filter"),
     )
-
-
-def split_endpoints(given: Given) -> tuple[str, ...]:
-    endpoints = tuple(part.strip() for part in given.text.split(",") if part.strip())
-    if not endpoints:
-        raise given.refused("name at least one")
-    return endpoints
 
 
 def parse_address(given: Given) -> IPAddress:

@@ -10,7 +10,6 @@ from typing import Protocol
 from controlloop.command import NOT_INSTALLED, CommandError
 from controlloop.errors import OperatorError, UnavailableError
 from controlloop.etcd import Etcd
-from controlloop.etcd_access import Login, TlsFiles
 from controlloop.family import Family
 from controlloop.goflags import Given
 from controlloop.health import HealthServer, metrics_answer
@@ -25,7 +24,7 @@ from netagent.agent import RESYNC_S, Agent, Surroundings
 from netagent.backends.backend import Node
 from netagent.backends.vxlan import Vxlan
 from netagent.backends.wireguard import Wireguard
-from netagent.config import EtcdSettings, KubernetesSettings, Settings
+from netagent.config import KubernetesSettings, Settings
 from netagent.firewall.desired import Mode, Policy
 from netagent.firewall.firewall import Firewall
 from netagent.firewall.nftables import Tunnel
@@ -99,7 +98,7 @@ def open_store(settings: Settings) -> Store:
 
 
 def etcd_store(settings: Settings) -> Store:
-    etcd = connect(settings.etcd)
+    etcd = Etcd.at(settings.etcd)
     registry = EtcdRegistry(etcd, settings.etcd.prefix)
     previous = partial(subnet_file.read_subnets, Path(settings.subnet_file))
     return Store(registry, RegistryLessor(registry, previous, random.choice, settings.renew_margin_s), etcd)
@@ -127,12 +126,6 @@ def health_server(settings: Settings, status: Status) -> HealthServer:
     routes = {**status.routes(), "/metrics": lambda: metrics_answer(families(status))}
     tcp = TcpAddress(str(settings.healthz_ip), settings.healthz_port, "--healthz-ip") if settings.healthz_port else None
     return HealthServer(runtime_directory() / f"{settings.instance.program}.sock", routes, tcp)
-
-
-def connect(etcd: EtcdSettings) -> Etcd:
-    tls = TlsFiles(etcd.ca_file, etcd.cert_file, etcd.key_file)
-    login = Login(etcd.username, etcd.password) if etcd.username else None
-    return Etcd(etcd.endpoints, tls=tls, login=login)
 
 
 async def work(settings: Settings, store: Store, status: Status) -> None:

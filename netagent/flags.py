@@ -1,5 +1,6 @@
 """The flags of netagent: flanneld's, with its names and defaults, and ours beside them."""
 
+from controlloop.etcd_settings import etcd_flags
 from controlloop.goflags import Flag, Group, repeated, switch
 from netagent.instance import LIMIT
 
@@ -9,17 +10,7 @@ SUBNET_FILE = "/run/flannel/subnet.env"
 
 ETCD: Group = (
     "etcd",
-    (
-        Flag(
-            "etcd-endpoints", "URL[,URL]", "http://127.0.0.1:4001,http://127.0.0.1:2379", "where it is; https for TLS"
-        ),
-        Flag("etcd-prefix", "KEY", "/coreos.com/network", "the overlay's keys; the same on all its nodes"),
-        Flag("etcd-cafile", "FILE", "", "who signed the servers' certificates; without it the system's list"),
-        Flag("etcd-certfile", "FILE", "", "our certificate, read again when it is renewed"),
-        Flag("etcd-keyfile", "FILE", "", "its key"),
-        Flag("etcd-username", "NAME", "", "log in as this user"),
-        Flag("etcd-password", "TEXT", "", "its password; FLANNELD_ETCD_PASSWORD keeps it out of the process list"),
-    ),
+    (*etcd_flags("http://127.0.0.1:4001,http://127.0.0.1:2379", "/coreos.com/network", f"{PREFIX}ETCD_PASSWORD"),),
 )
 
 KUBERNETES: Group = (

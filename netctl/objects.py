@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from controlloop.errors import OperatorError, UnavailableError
+from controlloop.etcd import Etcd
 from controlloop.etcd_settings import EtcdSettings
 from netctl.allocation import Claim, Document, Pool, Pools, claims_of, free, given, kept, lacking, parse_pools
 from netctl.stores import EtcdStore, Store, Stored, locked
@@ -19,7 +20,6 @@ from proxy.endpoints import read_endpoints, read_slice
 from proxy.objects import Decoded, EndpointSlice, Kind, ObjectName, RefusedError, Service, decode
 from proxy.services import Options, read_service
 from proxy.sources.manifests import ManifestError, ObjectKey, read_manifest
-from proxy.sources.opening import connect
 
 STANDARD_INPUT = Path("-")
 SUFFIXES = {".yaml", ".yml", ".json"}
@@ -210,7 +210,7 @@ async def _run(target: Target, work: Callable[[Store], Awaitable[None]]) -> None
         with locked(target.manifests) as directory:
             await work(directory)
         return
-    etcd = connect(target.etcd)
+    etcd = Etcd.at(target.etcd)
     try:
         await work(EtcdStore(etcd, target.etcd.prefix))
     finally:

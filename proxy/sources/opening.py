@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controlloop.etcd import Etcd
-from controlloop.etcd_access import Login, TlsFiles
 from controlloop.etcd_settings import EtcdSettings
 from proxy.config import FilesSettings, KubernetesSettings, Settings
 from proxy.node_watch import NodeApi
@@ -20,20 +19,13 @@ class Opened:
     """Where the own Node and ServiceCIDRs are; None with a source that has none."""
 
 
-def connect(etcd: EtcdSettings) -> Etcd:
-    """OperatorError names the flag of a certificate that cannot be used."""
-    tls = TlsFiles(etcd.ca_file, etcd.cert_file, etcd.key_file)
-    login = Login(etcd.username, etcd.password) if etcd.username else None
-    return Etcd(etcd.endpoints, tls=tls, login=login)
-
-
 def open_source(settings: Settings) -> Opened:
     """OperatorError names the flag or field, and the file, that cannot be used."""
     match settings.source:
         case FilesSettings(manifests):
             return Opened(FilesSource(Path(manifests)))
         case EtcdSettings() as etcd:
-            return Opened(EtcdSource(connect(etcd), etcd.prefix))
+            return Opened(EtcdSource(Etcd.at(etcd), etcd.prefix))
         case KubernetesSettings() as kubernetes:
             return _open_kubernetes(kubernetes, settings.node_name)
 
