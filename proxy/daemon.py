@@ -22,7 +22,7 @@ from proxy import sysctls
 from proxy.config import DetectLocal, Settings, apply_live
 from proxy.conntrack.keeper import FlowKeeper
 from proxy.frontends import Frontend, ServiceName
-from proxy.leftovers import families, leftovers, remove_rules
+from proxy.leftovers import families, leftovers, remove_rules, tell_of_kube_proxy
 from proxy.node import Node
 from proxy.node_watch import NodeWatch
 from proxy.rules import BALANCES, Rules, engine
@@ -41,7 +41,7 @@ class Netproxy:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         opened = open_source(settings)
-        self._source = opened.source
+        self._source, self._events = opened.source, opened.events
         options = Options(settings.balance, BALANCES[settings.mode], settings.external_ranges, settings.drain_s)
         self._tracker = Tracker(Node(settings.node_name), options, datetime.now(UTC))
         self._changed: set[ServiceName] = set()
@@ -73,6 +73,9 @@ class Netproxy:
             group.create_task(self._follow_settings(changed_settings))
             group.create_task(self._program())
             group.create_task(self._rules.keep_auditing())
+            if self._events:
+                group.create_task(self._events.run())
+                self._events.starting()
 
     async def _follow(self) -> None:
         async with aclosing(self._source.batches()) as batches:
@@ -152,7 +155,8 @@ class Netproxy:
         await self._finish()
         # Only now, with every service answering in this mode, may what another mode left go.
         if resync and not self._leftovers_gone:
-            self._leftovers_gone = not await remove_rules(leftovers(self._settings.mode))
+            self._leftovers_gone = not await remove_rules(await leftovers(self._settings.mode))
+            await tell_of_kube_proxy()
             self._rules.ask_for_audits()  # both variants of iptables share a sysctl
         if self._rules.in_kernel and not self._status.was_ready:
             self._became_ready()
@@ -167,7 +171,10 @@ class Netproxy:
         self._flows.note(finished.items())
         if finished:
             self._cleaner.wake()
-        await self._status.health_checks.settle(self._tracker.health_checks(), tuple(self._health_check_addresses()))
+        checks = self._status.health_checks
+        await checks.settle(self._tracker.health_checks(), tuple(self._health_check_addresses()))
+        if self._events:
+            self._events.troubled(checks.failures, dict(self._rules.quarantined()))
 
     async def _clean_flows(self, resync: bool) -> None:  # noqa: FBT001 - the runner's contract
         del resync  # what is due is due

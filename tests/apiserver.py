@@ -22,6 +22,7 @@ PLURALS = {
     "/api/v1/services": "services",
     "/apis/discovery.k8s.io/v1/endpointslices": "endpointslices",
     "/apis/networking.k8s.io/v1/servicecidrs": "servicecidrs",
+    "/apis/events.k8s.io/v1/events": "events",
 }
 KINDS = {
     "nodes": "Node",
@@ -29,8 +30,10 @@ KINDS = {
     "services": "Service",
     "endpointslices": "EndpointSlice",
     "servicecidrs": "ServiceCIDR",
+    "events": "Event",
 }
 NAMESPACED = re.compile(r"(/api/v1|/apis/[^/]+/[^/]+)/namespaces/([^/]+)(/.+)")
+VERBS = {b"POST": "create"}
 MERGE_KEYS = {"conditions": "type", "addresses": "type"}
 
 
@@ -232,7 +235,7 @@ class ApiServer:
         asked, namespace = (within[1] + within[3], within[2]) if within else (target.path, "")
         path = next((path for path in PLURALS if f"{asked}/".startswith(f"{path}/")), None)
         name, _, subresource = asked[len(path or "") + 1 :].partition("/")
-        verb = head.method.decode().lower()
+        verb = VERBS.get(head.method, head.method.decode().lower())
         if verb == "get" and not name:
             verb = "watch" if query.get("watch") in ("true", "1") else "list"
         headers = {key.decode(): value.decode() for key, value in head.headers}
@@ -254,6 +257,8 @@ class ApiServer:
             await answer.whole(200, json.dumps(found).encode())
         elif seen.verb == "patch":
             await answer.whole(200, json.dumps(self._patch(seen)).encode())
+        elif seen.verb == "create":
+            await answer.whole(201, json.dumps(self._create(seen)).encode())
         else:
             raise RefusedError(405, "the server does not allow this method on the requested resource")
 
@@ -286,6 +291,14 @@ class ApiServer:
         if seen.headers.get("content-type") != "application/strategic-merge-patch+json":
             raise RefusedError(415, "the body of the request was in an unknown format")
         return self.merge(seen.plural, seen.name, seen.body)
+
+    def _create(self, seen):
+        metadata = seen.body["metadata"]
+        if seen.headers.get("content-type") != "application/json" or metadata.get("namespace", "") != seen.namespace:
+            raise RefusedError(400, "the body of the request is not what its path says")
+        if (seen.namespace, metadata["name"]) in self.objects[seen.plural]:
+            raise RefusedError(409, f'{seen.plural} "{metadata["name"]}" already exists')
+        return self.put(seen.plural, seen.body)
 
     async def _watch(self, seen, answer, fault):
         after = int(seen.query["resourceVersion"])

@@ -7,7 +7,7 @@
     access       where the server is, over which TLS, with which credentials
     kubeconfig   load_access: an Access from --kubeconfig-file, --kube-api-url or the pod we run in
     connection   HTTP/1.1 on one connection
-    client       ApiClient: get, list, watch, patch
+    client       ApiClient: get, list, watch, patch, create
 
 Why not a library: docs/adr/0010-kubernetes-client.md.
 """

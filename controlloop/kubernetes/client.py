@@ -1,4 +1,4 @@
-"""Asks the API server: get, list, watch and patch.
+"""Asks the API server: get, list, watch, patch and create.
 
 Errors of all calls: UnavailableError with the reason, to be tried again with back-off; of its kinds DeniedError needs
 an administrator and NotFoundError an object. OperatorError when trying again cannot help.
@@ -35,6 +35,7 @@ from controlloop.kubernetes.resources import Collection
 T = TypeVar("T")
 
 AGENT = "nodenet"
+JSON = "application/json"
 STRATEGIC_MERGE = "application/strategic-merge-patch+json"
 
 PAGE = 500
@@ -90,6 +91,12 @@ class ApiClient:
         request = self._request("PATCH", path, msgspec.json.encode(change))
         of = f"{collection}/{subresource}" if subresource else str(collection)
         return await self._object(f"patch {of} {name}", request, shape)
+
+    async def create(self, collection: Collection, content: object) -> None:
+        """Send it once: after an UnavailableError it may be there or not."""
+        request = self._request("POST", collection.path, msgspec.json.encode(content), JSON)
+        async with self._connected(f"create {collection}", request):
+            pass
 
     async def list(self, collection: Collection, shape: type[T]) -> Listing[T]:
         for _ in range(LISTING_TRIES):
@@ -156,10 +163,10 @@ class ApiClient:
             raise UnavailableError(f"{verb}: {found.reason}")
         return found
 
-    def _request(self, method: str, target: str, body: bytes = b"") -> Request:
-        headers = [("Accept", "application/json"), ("User-Agent", AGENT)]
+    def _request(self, method: str, target: str, body: bytes = b"", content_type: str = STRATEGIC_MERGE) -> Request:
+        headers = [("Accept", JSON), ("User-Agent", AGENT)]
         if body:
-            headers.append(("Content-Type", STRATEGIC_MERGE))
+            headers.append(("Content-Type", content_type))
         return Request(method, target, headers, body)
 
     @asynccontextmanager

@@ -22,7 +22,8 @@ class Collection:
         return replace(self, namespace=namespace)
 
     @property
-    def _path(self) -> str:
+    def path(self) -> str:
+        """Where objects are listed, and where a new one is sent to."""
         namespace = f"/namespaces/{quote(self.namespace, safe='')}" if self.namespace else ""
         return f"{self.api}{namespace}/{self.plural}"
 
@@ -30,11 +31,11 @@ class Collection:
         """Path and query of a list or watch."""
         selectors = {"labelSelector": self.labels, "fieldSelector": self.fields}
         chosen = {name: value for name, value in {**selectors, **query}.items() if value != ""}
-        return f"{self._path}?{urlencode(chosen)}" if chosen else self._path
+        return f"{self.path}?{urlencode(chosen)}" if chosen else self.path
 
     def object_path(self, name: str, subresource: str = "") -> str:
         """Path of one object of this namespace, or of a kind that has none."""
-        path = f"{self._path}/{quote(name, safe='')}"
+        path = f"{self.path}/{quote(name, safe='')}"
         return f"{path}/{subresource}" if subresource else path
 
     def __str__(self) -> str:
@@ -46,3 +47,4 @@ PODS = Collection("/api/v1", "pods")
 SERVICES = Collection("/api/v1", "services")
 ENDPOINT_SLICES = Collection("/apis/discovery.k8s.io/v1", "endpointslices")
 SERVICE_CIDRS = Collection("/apis/networking.k8s.io/v1", "servicecidrs")
+EVENTS = Collection("/apis/events.k8s.io/v1", "events")
