@@ -1,16 +1,16 @@
-"""Rules of ours that nobody needs any more: of another mode, of another variant of iptables, or all of them."""
+"""Rules that nobody needs: ours of another mode or another variant of iptables, or all of ours; and kube-proxy's."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from controlloop.command import NOT_INSTALLED, CommandError
 from controlloop.errors import OperatorError
 from controlloop.family import Family
-from controlloop.iptables.kernel import Variant
+from controlloop.iptables.kernel import Variant, detect_variant
 from controlloop.logs import Log
 from proxy.config import ProxyMode
-from proxy.iptables.kernel import IptablesBackend
+from proxy.iptables.kernel import IptablesBackend, holds_kube_proxy
 from proxy.nftables.kernel import NftablesBackend
 
 Backend = NftablesBackend | IptablesBackend
@@ -23,21 +23,37 @@ def families() -> list[Family]:
     return [family for family in Family if family is Family.V4 or Path("/proc/net/if_inet6").exists()]
 
 
-def leftovers(mode: ProxyMode) -> Iterator[Backend]:
+async def leftovers(mode: ProxyMode) -> list[Backend]:
     """Whatever an earlier netproxy in another mode, or with the other variant of iptables, may have left."""
+    found: list[Backend] = []
     for family in families():
+        unused = set(variants(family))
         if mode is ProxyMode.IPTABLES:
-            yield NftablesBackend(family)
-        else:
-            yield IptablesBackend(family)
-        yield from other_variant(family)
+            found.append(NftablesBackend(family))
+            unused.discard(await detect_variant(family))
+        found += [IptablesBackend(family, variant) for variant in unused]
+    return found
 
 
-def other_variant(family: Family) -> Iterator[IptablesBackend]:
-    """Legacy rules, where there are any: asking for them would make the kernel set the tables up."""
+def variants(family: Family) -> Collection[Variant]:
+    """Those that may hold rules: asking for legacy ones would make the kernel set the tables up."""
+    names = Path(f"/proc/net/{'ip' if family is Family.V4 else 'ip6'}_tables_names")
     with suppress(OSError):
-        if "nat" in Path("/proc/net/ip_tables_names").read_text().split():
-            yield IptablesBackend(family, Variant.LEGACY)
+        if "nat" in names.read_text().split():
+            return tuple(Variant)
+    return (Variant.NFT,)
+
+
+async def tell_of_kube_proxy() -> None:
+    """Its rules translate connections beside ours, and it alone knows when they may go."""
+    for family in families():
+        for variant in variants(family):
+            if await holds_kube_proxy(family, variant):
+                log.warning(
+                    "rules of kube-proxy are in iptables; without it, remove them with kube-proxy --cleanup",
+                    family=family.nft,
+                    variant=variant.value,
+                )
 
 
 async def remove_rules(backends: Iterable[Backend]) -> list[CommandError]:
@@ -55,6 +71,6 @@ async def remove_rules(backends: Iterable[Backend]) -> list[CommandError]:
 
 async def cleanup() -> None:
     """Remove all rules of ours, in every mode and variant. OperatorError when some could not be removed."""
-    everything = [backend for mode in ProxyMode for backend in leftovers(mode)]
+    everything = [backend for mode in ProxyMode for backend in await leftovers(mode)]
     for failure in await remove_rules(everything):
         raise OperatorError(f"--cleanup: {failure}")

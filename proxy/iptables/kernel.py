@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 
-from controlloop.command import CommandError, own_processes, run
+from controlloop.command import NOT_INSTALLED, CommandError, own_processes, run
 from controlloop.delta import Delta
 from controlloop.family import Family
 from controlloop.iptables.chains import Key, Rules
-from controlloop.iptables.kernel import IptablesChains, Variant, program_name
+from controlloop.iptables.kernel import NO_CHAIN, IptablesChains, Variant, program_name
 from controlloop.iptables.legacy_watch import LegacyWatch
 from controlloop.iptables.watch import IptablesWatch
 from controlloop.logs import Log
@@ -20,7 +20,7 @@ from proxy.iptables.loopback import GUARD, Loopback
 
 log = Log("iptables")
 
-KUBE_PROXY = b"\n:KUBE-SERVICES "
+KUBE_PROXY = "KUBE-SERVICES"
 RELEASE_S, RELEASE_TURN_S = 2.0, 0.02
 """nf_tables lets go of a set some time after the rule that named it is gone."""
 
@@ -119,4 +119,10 @@ def affinity_memory(family: Family) -> Memory:
 
 async def holds_kube_proxy(family: Family, variant: Variant) -> bool:
     """Whether rules of kube-proxy's iptables mode are there, which would translate connections before or after us."""
-    return KUBE_PROXY in await run([program_name(family, variant, "save"), "-t", "nat"])
+    try:
+        await run([program_name(family, variant), "--table", "nat", "--list-rules", KUBE_PROXY, "1"])
+    except CommandError as error:
+        if error.returncode in {NO_CHAIN, NOT_INSTALLED}:
+            return False
+        raise
+    return True
