@@ -101,6 +101,9 @@ class RuleSync(Generic[K, V]):
         """Whether the kernel may hold anything: before the first sync and after a failure."""
         self._much_drifted = False
         self._verified = False
+        self._look_put_off = False
+        self._vain_looks = BURST
+        """Audits in a row that found nothing: after few of them, one that is put off might find something."""
         self._watch: Watch[K, V] | None = None
         self._moved: set[K] | None = None
         self._drift: dict[K, V | None] = {}
@@ -111,7 +114,12 @@ class RuleSync(Generic[K, V]):
     @property
     def in_kernel(self) -> bool:
         """Whether the kernel holds what it should: the last write succeeded, and an audit has seen it."""
-        return self._verified and not self._unknown and not self._drift
+        in_doubt = self._look_put_off and self._is_disturbed
+        return self._verified and not (self._unknown or self._drift or in_doubt)
+
+    @property
+    def _is_disturbed(self) -> bool:
+        return self._vain_looks < BURST
 
     @property
     def watched(self) -> bool:
@@ -247,12 +255,12 @@ class RuleSync(Generic[K, V]):
         """What is not as we wrote it, as far as that is known now."""
         drift: Drift[K, V] = self._watch.take() if self._watch else Drift()
         self._last_writer = drift.by or self._last_writer
+        found, self._drift = self._drift, {}
         if drift.everything:
             # What is missing may be what the known drift refers to: the audit finds both, and they go in together.
             self._ask_for_audit()
-            return {}
-        found = {**self._drift, **drift.actual}
-        self._drift = {}
+            return found
+        found |= drift.actual
         if drift.unread:
             seen = await self._backend.look(drift.unread)
             found |= {key: seen.get(key) for key in drift.unread}
@@ -281,15 +289,20 @@ class RuleSync(Generic[K, V]):
         self.stats.repaired += kinds.total()
 
     def fights(self) -> list[tuple[str, str]]:
-        """Objects that somebody keeps changing, and who that is."""
+        """Objects that somebody keeps changing, and who that is.
+
+        A host that notices changes only by looking may look often, and find that they were to rules of others.
+        """
         writer = self._last_writer or "another program"
         return [
             (f"{self.name} {key or 'rules'}", f"undone more than {BURST} times by {writer}; repairs are held back")
             for key in self._limiter.fights
+            if key is not None or self._is_disturbed
         ]
 
     def _ask_for_audit(self) -> None:
         if wait_s := self._limiter.wait_s(None):
+            self._look_put_off = True
             asyncio.get_running_loop().call_later(wait_s, self.audit_due.set)
         else:
             self.audit_due.set()
@@ -308,6 +321,8 @@ class RuleSync(Generic[K, V]):
         self.stats.audits += 1
         moved |= _touched(self._pending)
         differing = _touched(found) - moved
+        self._look_put_off = False
+        self._vain_looks = 0 if differing else self._vain_looks + 1
         if not differing:
             self._verified = not self._unknown
         elif len(differing) > MOST:

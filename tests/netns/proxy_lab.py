@@ -3,7 +3,6 @@
 import copy
 import os
 import socket
-import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -186,7 +185,7 @@ def choose_legacy(folder):
     """A copy of /etc/alternatives in which iptables is the legacy variant."""
     folder.mkdir()
     for link in filter(Path.is_symlink, Path("/etc/alternatives").iterdir()):
-        target = os.readlink(link)
+        target = str(link.readlink())
         if link.name.startswith(("iptables", "ip6tables")):
             target = target.replace("-nft", "-legacy")
         (folder / link.name).symlink_to(target)

@@ -5,9 +5,11 @@ from collections import Counter
 
 import pytest
 from deadline import eventually
-from proxy_lab import bring_up_proxy
+from proxy_lab import LOCK, bring_up_proxy
 
 WEB, STICKY, NOBODY, TWIN = "10.96.1.1", "10.96.1.2", "10.96.1.3", "10.96.1.4"
+MOST_REPAIRS = 10 + 3
+"""At once, and by the time that it takes to look: one more in five seconds."""
 CALLERS = ("client", "node-1", "pod-1-1", "pod-1-2", "pod-1-3")
 
 FOREIGN = {
@@ -26,6 +28,7 @@ FOREIGN = {
 }
 
 RULE_OF_SERVICES = "nft -a list chain ip netproxy services | sed -n 's/.*@services.* handle //p'"
+FIRST_OF_WEB = f"ip netproxy tcp-endpoints {{ {WEB} . 80 . 0"
 NFT_DAMAGE = {
     "rule deleted": ("chain", f"nft delete rule ip netproxy services handle $({RULE_OF_SERVICES})"),
     "rule added": ("chain", "nft insert rule ip netproxy services drop"),
@@ -35,16 +38,18 @@ NFT_DAMAGE = {
     "element deleted": ("element", f"nft delete element ip netproxy services '{{ {WEB} . tcp . 80 }}'"),
     "element changed": (
         "element",
-        f"nft 'delete element ip netproxy tcp-endpoints {{ {WEB} . 80 . 0 }};"
-        f" add element ip netproxy tcp-endpoints {{ {WEB} . 80 . 0 : 203.0.113.9 . 9 }}'",
+        f"nft 'delete element {FIRST_OF_WEB} }}; add element {FIRST_OF_WEB} : 203.0.113.9 . 9 }}'",
     ),
     "element added": ("element", "nft add element ip netproxy services '{ 10.96.9.9 . tcp . 80 : drop }'"),
     "set flushed": ("element", "nft flush set ip netproxy cluster-ips"),
     "map flushed": ("element", "nft flush map ip netproxy services"),
     "map deleted": (
         "container",
-        "nft 'flush chain ip netproxy refuse-here; flush chain ip netproxy refuse-services;"
-        " delete map ip netproxy no-endpoints'",
+        """nft '
+            flush chain ip netproxy refuse-here
+            flush chain ip netproxy refuse-services
+            delete map ip netproxy no-endpoints
+        '""",
     ),
     "set added": ("container", "nft add set ip netproxy stray '{ type ipv4_addr; }'"),
     "table deleted": ("container", "nft delete table ip netproxy"),
@@ -166,7 +171,7 @@ def break_and_mend(lab, kind, script, *, keeps_clients):
 def same(now, wanted):
     """AssertionError with what differs."""
     missing, added = Counter(wanted) - Counter(now), Counter(now) - Counter(wanted)
-    assert not missing and not added, f"missing: {sorted(missing)}; too much: {sorted(added)}"
+    assert not missing | added, f"missing: {sorted(missing)}; too much: {sorted(added)}"
     assert now == wanted
     return True
 
@@ -181,3 +186,50 @@ def test_all_rules_come_back_whoever_took_them_away(lab, script):
     eventually(lambda: lab.is_ready() and lab.repairs() > before)
     assert works(lab)
     lab.sh(in_variant(lab, FOREIGN[lab.variant.partition("-")[0]]))
+
+
+@pytest.mark.parametrize("lab", ["iptables-nft", "iptables-legacy"], indirect=True, scope="module")
+def test_a_repair_starts_no_other_counter_anew(lab):
+    before = connections_of_web(lab)
+    assert before
+    ours, _ = rules(lab)
+    lab.sh(f"{lab.variant} -w -F NETPROXY-REFUSED; {lab.variant} -w -t nat -D OUTPUT -j NETPROXY-SERVICES")
+    eventually(lambda: same(rules(lab)[0], ours))
+    assert connections_of_web(lab) >= before
+
+
+def connections_of_web(lab):
+    """As counted by the rule that translates them; works() makes some."""
+    assert works(lab)
+    chain = lab.sh(in_variant(lab, f"{lab.variant} -t nat -nvxL {OF_WEB}"))
+    return next(int(line.split()[0]) for line in chain.splitlines() if "DNAT" in line)
+
+
+FIGHTS = {
+    "nftables": (f"nft delete element ip netproxy services '{{ {WEB} . tcp . 80 }}'", "by nft; "),
+    "iptables-nft": (f"web={OF_WEB}; iptables-nft -w -t nat -F $web", "by iptables"),
+    "iptables-legacy": (f"web={OF_WEB}; iptables-legacy -w -t nat -F $web", "by another program; "),
+}
+
+
+@pytest.mark.parametrize("lab", FIGHTS, indirect=True, scope="module")
+def test_a_fight_costs_ten_repairs_and_then_few_is_told_and_delays_nobody_else(lab):
+    script, by = FIGHTS[lab.variant]
+    ours, _ = rules(lab)
+    before = lab.repairs()
+    loop = in_variant(lab, f"while sleep 0.05; do {script} 2>/dev/null || true; done")
+    with lab.node.popen(["env", f"XTABLES_LOCKFILE={LOCK}", "sh", "-c", loop]) as vandal:
+        try:
+            [finding] = eventually(lambda: lab.status()["findings"], 20)
+            assert by in finding["reason"]
+            assert lab.repairs() - before <= MOST_REPAIRS
+            eventually(lambda: not lab.is_ready())
+            assert lab.call("pod-1-3", TWIN) == "pod-1-2"
+            lab.serve("newcomer", "10.96.1.9", ["pod-1-1"])
+            eventually(lambda: lab.call("pod-1-3", "10.96.1.9", within_s=0.5) == "pod-1-1")
+            assert lab.repairs() - before <= MOST_REPAIRS
+        finally:
+            vandal.kill()
+    lab.take_away("newcomer")
+    eventually(lambda: same(rules(lab)[0], ours))
+    eventually(lab.is_ready)

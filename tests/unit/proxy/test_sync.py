@@ -315,6 +315,41 @@ async def test_a_flush_is_answered_with_everything(synced):
     assert synced.stats.repairs == {"rule": len(before)}
 
 
+async def test_what_lost_more_than_is_known_is_mended_as_a_whole(synced):
+    """A rule cannot go back before the set that it names, and of that set nobody told."""
+    synced.rules.rules.clear()
+    synced.rules.watching.drift = Drift({"default/web": None}, everything=True)
+    await synced.sync()
+    assert not synced.rules.applied
+    await synced.audit()
+    await synced.sync()
+    assert synced.rules.applied == [({"base": "chain", "default/web": ("a",)}, {})]
+
+
+async def look_for_strangers(engine, *, times, meddle):
+    """As a host does that hears only that something was changed, of whoever's."""
+    for _ in range(times):
+        meddle(engine.rules.rules)
+        engine.rules.watching.drift.everything = True
+        await engine.sync()
+        if engine.audit_due.is_set():
+            engine.audit_due.clear()
+            await engine.audit()
+
+
+async def test_many_changes_to_rules_of_others_are_no_fight(synced):
+    await look_for_strangers(synced, times=15, meddle=lambda _: None)
+    assert synced.stats.audits == 1 + 10
+    assert not synced.fights()
+    assert synced.in_kernel
+
+
+async def test_many_changes_of_whoever_knows_what_to_ours_are_a_fight(synced):
+    await look_for_strangers(synced, times=15, meddle=dict.clear)
+    assert synced.fights()
+    assert not synced.in_kernel
+
+
 async def test_a_fight_is_held_back_and_told(synced):
     for _ in range(15):
         synced.rules.rules.pop("default/web", None)
