@@ -82,7 +82,7 @@ class FrontendPlan:
         if not frontend.inside:
             return self._chain(f"local-{to_all.name}", *to_all.rules)
         to_inside = self._destination(frontend.inside, INSIDE)
-        inside = self._chain(f"{to_inside.name}", *to_inside.rules)
+        inside = self._chain(to_inside.name, *to_inside.rules)
         return self._chain(f"local-{to_all.name}-{inside}"[: names.LENGTH], *callers.nearby(inside), *to_all.rules)
 
     def _destination(self, endpoints: Sequence[Endpoint], first_slot: int = 0) -> Destination:
@@ -128,8 +128,9 @@ class FrontendPlan:
         address = host(frontend.family, int(endpoint.address))
         target = f"{address}:{endpoint.port}" if frontend.family is Family.V4 else f"[{address}]:{endpoint.port}"
         remember = f"update @{clients} {{ {self._ip} saddr timeout {frontend.affinity_s}s }}"
-        rule = f"meta l4proto {frontend.protocol.value} {remember} dnat {self._ip} to {target}"
-        self._chain(chain, labelled("remember the client", rule))
+        dnat = f"meta l4proto {frontend.protocol.value} dnat {self._ip} to {target}"
+        # Two rules: the first one ends when the set is full, and the client is to be served all the same.
+        self._chain(chain, labelled("remember the client", remember), labelled("to the endpoint", dnat))
         return chain, clients
 
     @property
