@@ -12,12 +12,15 @@ from apiserver import Fault, running_apiserver
 from builders import json, make_endpoint_slice, make_service
 
 from controlloop.etcd import Etcd
+from controlloop.goflags import Given
+from proxy.config import KubernetesSettings, Settings
 from proxy.frontends import ServiceName
 from proxy.node import Node
 from proxy.services import Options
 from proxy.sources.etcd import EtcdSource
 from proxy.sources.files import FilesSource
 from proxy.sources.kubernetes import KubernetesSource
+from proxy.sources.opening import open_source
 from proxy.tracker import Tracker
 
 DEADLINE_S = 20.0
@@ -488,3 +491,36 @@ async def test_the_same_objects_give_the_same_frontends_from_every_source(server
             found.append({name: followed.tracker.frontends(name) for name in (WEB, OTHER)})
         await world.close()
     assert found[0] == found[1] == found[2]
+
+
+PLUGIN = """#!/bin/sh
+printf '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"%s"}}' "$(cat "$1")"
+"""
+
+
+@pytest.mark.parametrize("way", ["file", "plugin"])
+async def test_credentials_that_are_renewed_while_we_run_are_taken_up(server, tmp_path, way):
+    token, plugin, kubeconfig = tmp_path / "token", tmp_path / "plugin", tmp_path / "kubeconfig"
+    plugin.write_text(PLUGIN)
+    plugin.chmod(0o700)
+    token.write_text("one")
+    server.accept_only("one")
+    server.put("services", make_service())
+    exec_plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": "./plugin", "args": [str(token)]}
+    user = {"tokenFile": "token"} if way == "file" else {"exec": exec_plugin}
+    named = {"contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}], "current-context": "x"}
+    clusters, users = [{"name": "x", "cluster": {"server": server.url}}], [{"name": "x", "user": user}]
+    kubeconfig.write_bytes(json({**named, "clusters": clusters, "users": users}))
+    settings = Settings("node-a", KubernetesSettings(Given("--kubeconfig", str(kubeconfig)), Given("--master", "")))
+    followed = Followed()
+    task = asyncio.create_task(followed.follow(open_source(settings).source))
+    try:
+        await followed.serves({"10.96.0.10:80": ""})
+        token.write_text("two")
+        server.accept_only("two")
+        server.drop_connections()
+        server.put("services", make_service(cluster_ips=["10.96.0.11"]))
+        await followed.serves({"10.96.0.11:80": ""})
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
