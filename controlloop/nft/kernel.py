@@ -8,9 +8,10 @@ from controlloop.delta import Delta
 from controlloop.family import Family
 from controlloop.nft.listing import elements, parse
 from controlloop.nft.state import Chain, Container, Key, Value
-from controlloop.nft.transaction import portions, transaction
+from controlloop.nft.transaction import emptying, portions, transaction
 
 ABSENT = "No such file or directory"
+BUSY = "Device or resource busy"
 
 
 class NftTable:
@@ -51,7 +52,14 @@ class NftTable:
         """One transaction; for a table that does not exist yet perhaps several, of which the last makes it work."""
         is_new, self._is_new = self._is_new, False
         for portion in portions(delta) if is_new else (delta,):
-            await self._write(portion, "--file", "-")
+            try:
+                await self._write(portion, "--file", "-")
+            except CommandError as error:
+                if BUSY not in error.stderr:
+                    raise
+                # Somebody jumps to a chain that goes; and before Linux 6.2 an element lets go of its chain some time
+                # after it went. An empty chain does no harm, and the next look at everything finds it.
+                await self._write(emptying(portion), "--file", "-")
 
     async def check(self, delta: Delta[Key, Value]) -> None:
         """Let the kernel judge the change, and take it back: CommandError when `apply` would fail."""

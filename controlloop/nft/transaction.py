@@ -4,6 +4,7 @@ Pure. The order inside the transaction is the one the kernel can follow: first g
 was referred to; then the other way round. nft commits it whole or not at all, and no packet sees a state in between.
 """
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from itertools import islice
 
@@ -29,6 +30,16 @@ def portions(delta: Delta[Key, Value], most: int = PORTION) -> Iterator[Delta[Ke
     while portion := dict(islice(waiting, most)):
         yield Delta(put=portion)
     yield Delta(put=rest)
+
+
+def emptying(delta: Delta[Key, Value]) -> Delta[Key, Value]:
+    """The same, but chains that go stay, with nothing in them."""
+    empty: dict[Key, Value] = {
+        key: dataclasses.replace(value, rules=())
+        for key, value in delta.drop.items()
+        if isinstance(value, Chain) and key not in delta.put
+    }
+    return Delta({**delta.put, **empty}, delta.drop)
 
 
 def is_unreachable(key: Key, value: Value) -> bool:

@@ -207,6 +207,23 @@ async def test_an_endpoint_is_replaced_in_place(planner, backend, family):
     assert await in_sync(planner, backend)
 
 
+async def test_a_chain_that_somebody_jumps_to_goes_later(planner, backend, family):
+    """So it is before Linux 6.2 with any chain that an element led to."""
+    await reconcile(lambda: planner.objects, backend)
+    table = f"{family.nft} netproxy"
+    chain = next(key.name for key in planner.objects if key.name.startswith("endpoint-"))
+    nft(f"add chain {table} guest ; add rule {table} guest jump {chain}")
+    delta = Delta()
+    planner.replace(WEB, [], delta)
+    await backend.apply(delta)
+    left = diff(planner.objects, await backend.dump())
+    assert not left.put
+    assert Key("chain", chain) in left.drop
+    assert {key.name for key, value in left.drop.items() if key.kind != "chain" or value.rules} == {"guest"}
+    await reconcile(lambda: planner.objects, backend)
+    assert await in_sync(planner, backend)
+
+
 async def test_what_the_kernel_refuses_is_told_without_a_change(planner, backend, family):
     await reconcile(lambda: planner.objects, backend)
     before = nft("list", "ruleset")
