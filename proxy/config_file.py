@@ -9,11 +9,11 @@ import yaml
 from controlloop.errors import OperatorError
 from controlloop.goflags import FlagValues
 from controlloop.logs import Log
+from controlloop.yaml_documents import documents
 from proxy.command_line import Place, configured_by, settings_from
 from proxy.config import Settings
 from proxy.configuration import Configured, Remark, read_configuration
 from proxy.sources.directory_watch import DirectoryWatch
-from proxy.sources.yaml_documents import documents
 
 log = Log("configuration")
 

@@ -8,7 +8,7 @@ managedFields.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 import msgspec
 
@@ -16,6 +16,9 @@ from controlloop.errors import CompactedError, UnavailableError
 from controlloop.kubernetes.answers import refusal
 
 T = TypeVar("T")
+
+BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for text that is cut, is no text, is nested without end, or is not what was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +120,12 @@ def parse_object(raw: bytes | msgspec.Raw, shape: type[T]) -> Put[T] | Unreadabl
     """UnavailableError when it is no object at all: the answer was cut or is not from an API server."""
     try:
         head = msgspec.json.decode(raw, type=_Head).metadata
-    except msgspec.DecodeError as error:
+    except BROKEN as error:
         raise UnavailableError(f"the API server's answer is no object: {error}") from error
     name = Name(head.namespace, head.name)
     try:
         return Put(head.resource_version, name, _content(raw, shape))
-    except msgspec.DecodeError as error:
+    except BROKEN as error:
         return Unreadable(head.resource_version, name, str(error))
 
 
@@ -133,14 +136,14 @@ def _content(raw: bytes | msgspec.Raw, shape: type[T]) -> T:
     metadata = msgspec.json.decode(document["metadata"], type=dict[str, msgspec.Raw])
     metadata.pop("managedFields", None)
     document["metadata"] = msgspec.Raw(msgspec.json.encode(metadata))
-    return shape(msgspec.json.encode(document))
+    return cast("T", msgspec.json.encode(document))
 
 
 def parse_page(raw: bytes, shape: type[T]) -> Page[T]:
     """UnavailableError when the answer is cut or is no list."""
     try:
         page = msgspec.json.decode(raw, type=_List)
-    except msgspec.DecodeError as error:
+    except BROKEN as error:
         raise UnavailableError(f"the API server's answer is no list: {error}") from error
     found = [parse_object(item, shape) for item in page.items or ()]
     objects = tuple(one for one in found if isinstance(one, Put))
@@ -159,7 +162,7 @@ def parse_event(line: bytes, shape: type[T], verb: str) -> Change[T]:
     """One line of a watch. An ERROR event is raised as what it means (`answers.refusal`)."""
     try:
         event = msgspec.json.decode(line, type=_Event)
-    except msgspec.DecodeError as error:
+    except BROKEN as error:
         raise UnavailableError(f"{verb}: no event: {error}") from error
     if event.type == "ERROR":
         raise refusal(verb, *_status(event.object))
@@ -185,7 +188,7 @@ def status_of(raw: bytes) -> str:
     """The message of a refusal; the first line of the text when it comes from something in between."""
     try:
         status = msgspec.json.decode(raw, type=_Status)
-    except msgspec.DecodeError:
+    except BROKEN:
         return raw.decode(errors="replace").strip().partition("\n")[0][:200]
     return status.message or status.reason
 
@@ -193,13 +196,13 @@ def status_of(raw: bytes) -> str:
 def _head(raw: msgspec.Raw, verb: str) -> _Metadata:
     try:
         return msgspec.json.decode(raw, type=_Head).metadata
-    except msgspec.DecodeError as error:
+    except BROKEN as error:
         raise UnavailableError(f"{verb}: no event: {error}") from error
 
 
 def _status(raw: msgspec.Raw) -> tuple[int, str]:
     try:
         status = msgspec.json.decode(raw, type=_Status)
-    except msgspec.DecodeError as error:
+    except BROKEN as error:
         return 0, f"an error event that cannot be read: {error}"
     return status.code, status.message or status.reason

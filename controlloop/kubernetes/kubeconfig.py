@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-import yaml
 
 from controlloop.errors import OperatorError
 from controlloop.goflags import Given
 from controlloop.kubernetes.access import Access, parse_server
 from controlloop.kubernetes.credentials import EXEC_API, Content, Credentials, Plugin, Stored
 from controlloop.logs import Log
+from controlloop.yaml_documents import YamlError, documents
 
 log = Log("kubernetes")
 
@@ -152,12 +152,11 @@ def _ca(path: Path, where: str, cluster: _Cluster) -> Content:
 
 def _parse(file: _File) -> _Kubeconfig:
     try:
-        document = yaml.load(file.path.read_bytes(), Loader=yaml.CSafeLoader)
-        return msgspec.convert(document, _Kubeconfig)
+        return msgspec.convert(next(documents(file.path.read_bytes()), None), _Kubeconfig)
     except OSError as error:
         raise OperatorError(f"{file}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise OperatorError(f"{file}: no YAML: {' '.join(str(error).split())}") from error
+    except YamlError as error:
+        raise OperatorError(f"{file}: no YAML: {error}") from error
     except msgspec.ValidationError as error:
         raise OperatorError(f"{file}: {error}") from error
 

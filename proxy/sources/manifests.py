@@ -10,8 +10,8 @@ import msgspec
 from controlloop.errors import Skipped
 from controlloop.logs import Log
 from controlloop.printable import printable
+from controlloop.yaml_documents import documents
 from proxy.objects import DEFAULT_NAMESPACE, Kind, ObjectName
-from proxy.sources.yaml_documents import documents
 
 log = Log("manifests")
 

@@ -6,14 +6,18 @@ from ipaddress import ip_network
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from controlloop.errors import OperatorError
 from controlloop.family import Family
 from controlloop.goflags import parse_flags
 from proxy.__main__ import run
-from proxy.command_line import Place
+from proxy.command_line import Place, configured_by, settings_from
 from proxy.config import DetectLocal, KubernetesSettings, ProxyMode, apply_live
 from proxy.config_file import changed_settings, read_settings
+from proxy.configuration import read_configuration
+from proxy.flags import FIELDS as PROXY_FIELDS
 from proxy.flags import GROUPS
 
 HEAD = {"apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration"}
@@ -264,3 +268,59 @@ async def test_a_config_map_is_followed(tmp_path):
         async with asyncio.timeout(5):
             found = await pending
     assert found.detection.cluster_cidrs == {Family.V4: ip_network("10.1.0.0/16")}
+
+
+SECTIONS = ("iptables", "nftables", "conntrack", "detectLocal", "clientConnection", "logging", "ipvs", "featureGates")
+FIELDS = (
+    *("mode", "bindAddress", "clusterCIDR", "healthzBindAddress", "metricsBindAddress", "nodePortAddresses"),
+    *("oomScoreAdj", "detectLocalMode", "hostnameOverride", "configSyncPeriod", "portRange", "unknown"),
+)
+INNER = (
+    "masqueradeBit",
+    "masqueradeAll",
+    "syncPeriod",
+    "minSyncPeriod",
+    "min",
+    "udpTimeout",
+    "interfaceNamePrefix",
+    "qps",
+)
+LEAVES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.floats(allow_nan=False),
+    st.text(max_size=20),
+    st.sampled_from(["1.2.3.4", "::1", "10.0.0.0/8", "primary", "nftables", "30s", "0s", "[::]:80", "0.0.0.0:1", "%"]),
+)
+VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner))
+DOCUMENTS = st.dictionaries(st.sampled_from(FIELDS), VALUES) | st.dictionaries(
+    st.sampled_from(SECTIONS), st.dictionaries(st.sampled_from(INNER), VALUES) | VALUES
+)
+
+
+@given(DOCUMENTS)
+def test_whatever_a_file_says_is_understood_or_refused_in_one_line(document):
+    values = parse_flags(GROUPS, [], {}, "")
+    try:
+        configured = read_configuration("--config f", {**HEAD, **document})
+        found = settings_from(values, configured, PLACE)
+    except OperatorError as error:
+        refusal = str(error)
+    else:
+        refusal = "--config f: "
+        assert all(remark.value.isprintable() for remark in found.remarks)
+    assert refusal.startswith(("--config f: ", "--hostname-override "))
+    assert refusal.isprintable()
+
+
+@given(st.lists(st.tuples(st.sampled_from(sorted(PROXY_FIELDS)), st.text(max_size=20) | LEAVES.map(str)), max_size=4))
+def test_whatever_flags_say_is_understood_or_refused_in_one_line(given_flags):
+    argv = [f"--{name}={text}" for name, text in given_flags]
+    refusal = ""
+    try:
+        values = parse_flags(GROUPS, argv, {}, "")
+        settings_from(values, configured_by(values), PLACE)
+    except OperatorError as error:
+        refusal = str(error)
+    assert not refusal or any(f"--{name}" in refusal for name, _ in given_flags)

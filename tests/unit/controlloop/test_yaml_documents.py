@@ -6,7 +6,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.sources.yaml_documents import YamlError, documents
+from controlloop.yaml_documents import YamlError, documents
 
 
 def read(text):
