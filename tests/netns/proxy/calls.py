@@ -170,7 +170,7 @@ class Switchboard:
         """Send again on the open socket of a call; what became of it, as in `Call.outcome`."""
         call.outcome = call.seen_as = ""
         try:
-            call.opened.send(b"again")
+            call.opened.send(b"again" if call.protocol is Protocol.TCP else _greeting(call))
         except ConnectionError as error:
             _decide(call, error.errno)
             return call.outcome
@@ -218,10 +218,8 @@ class Switchboard:
         """The server speaks first on a connection."""
         # EPERM is said of what is refused and of what is dropped; an ICMP error tells them apart.
         with suppress(PermissionError):
-            if call.protocol is Protocol.UDP:
-                call.opened.send(b"hello")
-            elif call.protocol is Protocol.SCTP:
-                call.opened.send(bytes(SCTP(sport=call.own_port, dport=call.port) / _init(SCTPChunkInit)))
+            if call.protocol is not Protocol.TCP:
+                call.opened.send(_greeting(call))
 
     def _until_decided(self, undecided: dict[socket.socket, Call], wait: Callable[[Call], float]) -> None:
         started = looked = time.monotonic()
@@ -267,6 +265,12 @@ def _answer_init(server: socket.socket, family: Family, host: str, ports: Sequen
         answer = SCTP(sport=packet.dport, dport=packet.sport, tag=packet[SCTPChunkInit].init_tag)
         with suppress(OSError):
             server.sendto(bytes(answer / _init(SCTPChunkInitAck, [words])), (peer[0], 0))
+
+
+def _greeting(call: Call) -> bytes:
+    if call.protocol is Protocol.UDP:
+        return b"hello"
+    return bytes(SCTP(sport=call.own_port, dport=call.port) / _init(SCTPChunkInit))
 
 
 def _init(chunk: type[Packet], parameters: Sequence[Packet] = ()) -> Packet:

@@ -10,11 +10,9 @@ from rig import VARIANTS, Rig
 
 
 @pytest.fixture(scope="session")
-def board(tmp_path_factory):
+def board():
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    # Others on this machine must not wait for us, nor we for them.
-    os.environ["XTABLES_LOCKFILE"] = str(tmp_path_factory.mktemp("xtables") / "lock")
     made = network.build(f"flows{os.getpid()}")
     switchboard = Switchboard(made)
     yield switchboard
@@ -22,8 +20,16 @@ def board(tmp_path_factory):
     made.cluster.down()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _own_lock(tmp_path_factory):
+    """Others who write legacy rules on this machine must not wait for us, nor we for them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XTABLES_LOCKFILE", str(tmp_path_factory.mktemp("xtables") / "lock"))
+        yield
+
+
 @pytest.fixture(scope="module", params=VARIANTS)
-def rig(request, board):
+def rig(request, board, _own_lock):
     made = Rig(board, request.param)
     made.given()
     yield made

@@ -21,6 +21,7 @@ from controlloop.family import Family
 from controlloop.iptables.kernel import Variant
 from controlloop.reconcile import reconcile
 from lab.wiring import ip
+from proxy.config import ProxyMode
 from proxy.conntrack.keeper import FlowKeeper
 from proxy.frontends import Balance, Protocol
 from proxy.iptables.desired import IptablesPlanner
@@ -29,6 +30,7 @@ from proxy.nftables.desired import NftablesPlanner
 from proxy.nftables.kernel import NftablesBackend
 from proxy.node import Interfaces, Node, Surroundings
 from proxy.objects import Kind, ObjectName
+from proxy.rules import BALANCES
 from proxy.services import Options
 from proxy.sources import Batch, Update
 from proxy.tracker import Tracker
@@ -62,13 +64,17 @@ class Rig:
         self.node = Node("node-1", "zone-a", tuple(ADDRESSES["node-1"].values()))
         self.tracker = self._new_tracker()
         self.surroundings = {family: self._surroundings(family) for family in Family}
-        make_planner = NftablesPlanner if self.mode == "nftables" else IptablesPlanner
-        self.planners = {family: make_planner(self.surroundings[family]) for family in Family}
+        self.planners = {family: self._planner(family) for family in Family}
         self.backends = {family: self._backend(family) for family in Family}
         self.clock_s = 0.0
         self.keeper = FlowKeeper(self._node_port_addresses, lambda: self.clock_s)
+        self.written = dict.fromkeys(Family, 0)
+        """How many objects the last change wrote or took away."""
         self._served = set()
         self._stale = True
+
+    def _planner(self, family):
+        return (NftablesPlanner if self.mode == "nftables" else IptablesPlanner)(self.surroundings[family])
 
     def _backend(self, family):
         if self.mode == "nftables":
@@ -81,8 +87,8 @@ class Rig:
         return {address.packed for address in (everywhere if listed is None else listed)}
 
     def _new_tracker(self, **options):
-        kept = {Balance.RANDOM, Balance.ROUND_ROBIN, Balance.WEIGHTED} if self.mode == "iptables" else set(Balance)
-        return Tracker(self.node, Options(**{"balance": Balance.RANDOM, "balances": frozenset(kept), **options}))
+        supported = BALANCES[ProxyMode(self.mode)]
+        return Tracker(self.node, Options(**{"balance": Balance.RANDOM, "balances": supported, **options}))
 
     def _surroundings(self, family, *, pods="cidr", **others):
         """kube-proxy's defaults of each mode (nodePortAddresses and localhostNodePorts unset)."""
@@ -134,6 +140,13 @@ class Rig:
     def remove(self, *objects):
         self._take(objects, {family: Delta() for family in Family}, gone=True)
 
+    def restart(self, *objects):
+        """A new proxy that finds the rules of the one before, and these objects."""
+        self.tracker, self._served = self._new_tracker(), set()
+        self.planners = {family: self._planner(family) for family in Family}
+        self._stale = True
+        self._take(objects, {family: Delta() for family in Family}, listed=True)
+
     def later(self, seconds):
         """What the keeper of flows is to do by then, is done."""
         self.clock_s += seconds
@@ -175,9 +188,11 @@ class Rig:
 
     async def _apply_to(self, family, delta, *, stale):
         if stale:
-            await reconcile(lambda: self.planners[family].objects, self.backends[family])
+            report = await reconcile(lambda: self.planners[family].objects, self.backends[family])
+            delta = report.delta
         elif delta:
             await self.backends[family].apply(delta)
+        self.written[family] = len(delta)
 
     def _allow_loopback(self):
         wanted = str(int(any(each.localhost_node_ports for each in self.surroundings.values())))

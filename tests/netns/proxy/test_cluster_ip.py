@@ -98,7 +98,7 @@ def test_a_ping_to_a_cluster_ip(rig, caller, family):
     assert refused == (rig.mode == "nftables")
 
 
-@kube_proxy("6.1-4", "6.2-49", "6.1-28", "gap 3.9-2")
+@kube_proxy("6.1-4", "6.2-49", "6.1-28", "extra-9", "gap 3.9-2")
 def test_addresses_that_no_service_has(rig):
     """In nftables mode what is in a ServiceCIDR stays in the cluster, also in one that is new."""
     rig.given(service(), slices("pod-1-1"), service_cidrs=())
@@ -252,7 +252,7 @@ def test_between_pods_the_source_is_kept(rig):
     """)
 
 
-@kube_proxy("6.2-6", "6.2-7", "6.1-20", "6.1-21", "6.1-29")
+@kube_proxy("6.2-6", "6.2-7", "6.1-29")
 def test_services_come_and_go_beside_each_other(rig):
     one, two, three = (service(name, at) for name, at in zip("abc", THREE_ADDRESSES, strict=True))
     rig.given(one, two, slices("pod-1-1", of="a"), slices("pod-1-2", of="b"), slices("pod-2-1", of="c"))

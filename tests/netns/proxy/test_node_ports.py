@@ -81,7 +81,7 @@ def test_nftables_mode(rig, addresses, second, gateway):
         expect(rig, family, localhost=False, second=second, gateway=gateway)
 
 
-@kube_proxy("gap 3.9-4", "extra-10", "gap 5.7-9")
+@kube_proxy("gap 3.9-4", "gap 5.5-3", "extra-10", "gap 5.7-9")
 def test_the_nodes_addresses_change(rig):
     rig.given(node_port(), slices("pod-1-1", "pod-2-1"), node_port_addresses=listed("node-1"))
     rig.expect(f"client -> second:30080 = {NOT_SERVED}")
