@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from contextlib import ExitStack
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -19,16 +20,27 @@ from controlloop.family import Family
 from controlloop.iptables.kernel import Variant, detect_variant
 from controlloop.reconcile import reconcile
 from lab.enter import opened_up
-from proxy.frontends import Balance, Endpoint, Frontend, Protocol, ServiceName, ServicePortName
+from proxy.frontends import (
+    ANY_NODE_ADDRESS,
+    Balance,
+    Endpoint,
+    Frontend,
+    Protocol,
+    Refusal,
+    Scope,
+    ServiceName,
+    ServicePortName,
+)
 from proxy.iptables.address_sets import AddressSets
 from proxy.iptables.desired import IptablesPlanner
 from proxy.iptables.kernel import IptablesBackend
-from proxy.node import Surroundings
+from proxy.node import Interfaces, Surroundings
 
 pytestmark = pytest.mark.usefixtures("netns")
 
 REPOSITORY = Path(__file__).parents[2]
 PODS = {Family.V4: ip_network("10.244.0.0/16"), Family.V6: ip_network("fd00:244::/64")}
+NOBODYS = {Family.V4: ip_network("192.0.2.0/24"), Family.V6: ip_network("2001:db8::/32")}
 SERVICES = {Family.V4: "10.96.{}.{}", Family.V6: "fd00:96::{}:{}"}
 WEB = ServiceName("default", "web")
 NOBODY = 65534
@@ -66,9 +78,26 @@ def frontend(family, service=WEB, number=1, *, count=3, balance=Balance.RANDOM, 
     return Frontend(name, service_address(family, number), protocol, port, balance, endpoints(family, count))
 
 
+def external(family, scope=Scope.NODE_PORT, number=200, **others):
+    address = ANY_NODE_ADDRESS[family] if scope is Scope.NODE_PORT else service_address(family, number)
+    port = 30000 + number if scope is Scope.NODE_PORT else 80
+    return replace(frontend(family), scope=scope, address=address, port=port, **others)
+
+
 def mixed(family):
-    """Each protocol and balance, with many endpoints, one and none."""
+    """Each protocol, balance and kind of address, with many endpoints, one and none."""
+    weighted = tuple(
+        Endpoint(one.address, 8080, one.is_local, weight) for weight, one in enumerate(endpoints(family, 4))
+    )
+    local = {"endpoints": endpoints(family, 1), "inside": endpoints(family, 3), "refusal": Refusal.DROP}
     return [
+        external(family),
+        external(family, number=201, endpoints=()),
+        external(family, number=202, **local),
+        external(family, number=203, **{**local, "endpoints": ()}),
+        external(family, Scope.EXTERNAL_IP, affinity_s=60),
+        external(family, Scope.LOAD_BALANCER, 201, sources=(PODS[family], NOBODYS[family]), **local),
+        replace(frontend(family, port=83, balance=Balance.WEIGHTED), endpoints=weighted),
         frontend(family, count=7),
         frontend(family, port=81, balance=Balance.ROUND_ROBIN),
         frontend(family, port=53, protocol=Protocol.UDP, count=1),
@@ -149,6 +178,24 @@ async def test_services_come_and_go_one_by_one(planner, backend, family):
             delta = Delta()
             planner.replace(service, wanted, delta)
             await backend.apply(delta)
+        assert await in_sync(planner, backend)
+
+
+SURROUNDINGS = (
+    {},
+    {"pods": Interfaces("cni0"), "localhost_node_ports": True, "health_check_ports": frozenset(range(31000, 31040))},
+    {"pods": Interfaces("cali", is_prefix=True), "masquerade_bit": 31, "tcp_be_liberal": True},
+    {"masquerade_all": True, "node_port_addresses": frozenset(map(ip_address, ("192.0.2.1", "2001:db8::1")))},
+)
+
+
+async def test_each_kind_of_surroundings_follows_on_each_other(planner, backend, family):
+    """A delta at a time; the ways back are others than the ways there."""
+    await reconcile(lambda: planner.objects, backend)
+    for given in (*SURROUNDINGS, *reversed(SURROUNDINGS)):
+        delta = Delta()
+        planner.settle(Surroundings(family, **given), delta)
+        await backend.apply(delta)
         assert await in_sync(planner, backend)
 
 
