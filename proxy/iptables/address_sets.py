@@ -9,12 +9,12 @@ import socket
 import struct
 from collections.abc import Collection, Iterator
 
-from controlloop.family import Family
+from controlloop.family import Family, IPAddress
 from controlloop.nft.notifications import HEADER, aligned, attributes, text
 
 NETLINK_NETFILTER = 12
 SUBSYSTEM = 6  # NFNL_SUBSYS_IPSET
-CREATE, DESTROY, FLUSH, LIST, TYPE = 2, 3, 4, 7, 13
+CREATE, DESTROY, FLUSH, LIST, TEST, TYPE = 2, 3, 4, 7, 11, 13
 REQUEST, ACK, DUMP = 1, 4, 0x300
 ERROR, DONE = 2, 3
 PROTOCOL, SET_NAME, TYPE_NAME, REVISION, FAMILY, FLAGS, DATA = range(1, 8)
@@ -23,6 +23,9 @@ NESTED, BIG_ENDIAN = 0x8000, 0x4000
 NAMES_ONLY = 1 << 1  # IPSET_FLAG_LIST_SETNAME
 FORCE_ADD = 1 << 5  # IPSET_FLAG_WITH_FORCEADD: when full, a new address takes the place of another
 BUSY = 4100  # IPSET_ERR_BUSY: a rule names the set
+NOT_IN_IT = 4103  # IPSET_ERR_EXIST
+ADDRESS = 1  # IPSET_ATTR_IP
+OF_FAMILY = {Family.V4: 1, Family.V6: 2}  # IPSET_ATTR_IPADDR_IPV4 and _IPV6
 
 KIND = "hash:ip"
 KIND_REVISION = 3
@@ -85,6 +88,13 @@ class AddressSets:
                 for name in names
                 if self._expect(connection, DESTROY, name, _string(SET_NAME, name), {BUSY, errno.ENOENT}) == BUSY
             }
+
+    def contains(self, name: str, address: IPAddress) -> bool:
+        """OSError when there is no such set, or one of another kind."""
+        value = _attribute(OF_FAMILY[self._family] | BIG_ENDIAN, address.packed)
+        body = _string(SET_NAME, name) + _attribute(DATA | NESTED, _attribute(ADDRESS | NESTED, value))
+        with _connection() as connection:
+            return self._expect(connection, TEST, name, body, {NOT_IN_IT}) == 0
 
     def _expect(
         self, connection: socket.socket, command: int, name: str, body: bytes, passable: Collection[int] = ()

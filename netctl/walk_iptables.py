@@ -1,0 +1,304 @@
+"""Walks a packet through the chains of iptables, as `iptables-save` prints their rules. Pure.
+
+Chains are asked for when the packet comes to them: a large node has ten thousand.
+"""
+
+import shlex
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address, ip_network
+from typing import NamedTuple
+
+from controlloop.family import Family
+from netctl.walk import OURS, BaseChain, Branch, Notes, Packet, Place, Sight, Unsure, Verdict
+
+PRIORITIES = {"raw": -300, "mangle": -150, "nat": -100, "filter": 0, "security": 50}
+CHAINS = {
+    "prerouting": ("raw", "mangle", "nat"),
+    "input": ("mangle", "nat", "filter", "security"),
+    "forward": ("mangle", "filter", "security"),
+    "output": ("raw", "mangle", "nat", "filter", "security"),
+    "postrouting": ("mangle", "nat"),
+}
+SRCNAT = 100
+VERDICTS = {"ACCEPT": Verdict.ACCEPT, "DROP": Verdict.DROP, "REJECT": Verdict.REJECT}
+PASSIVE = frozenset({"LOG", "NFLOG", "CT", "NOTRACK", "TRACE", "CONNMARK", "CHECKSUM", "TCPMSS", "AUDIT"})
+DECISIVE = frozenset({"DROP", "REJECT", "DNAT", "SNAT", "MASQUERADE", "REDIRECT", "TPROXY", "NFQUEUE", "NETMAP"})
+IGNORED = frozenset({"-m", "--comment", "--random-fully", "--random", "--persistent"})
+"""Options that match nothing by themselves, or do not say where a packet goes."""
+
+ListChain = Callable[[str, str], Sequence[str]]
+"""Table and chain to the lines of `iptables -S`; empty: there is no such chain."""
+
+
+class Option(NamedTuple):
+    name: str
+    value: str
+    negated: bool
+
+
+@dataclass(slots=True)
+class Rule:
+    text: str
+    matches: list[Option] = field(default_factory=list)
+    target: str = ""
+    is_goto: bool = False
+    arguments: dict[str, str] = field(default_factory=dict)
+    comment: str = ""
+
+
+FLAGS = frozenset({"--random-fully", "--random", "--persistent", "--rsource", "--set", "--update", "--rcheck", "--reap",
+                   "--exist", "--rdest", "--restore-mark", "--save-mark", "--notrack", "--rttl", "--remove", "--syn",
+                   "--physdev-is-bridged", "--physdev-is-in", "--physdev-is-out", "--log-uid"})  # fmt: skip
+
+
+def parse_rule(line: str) -> Rule:
+    """A line that begins with `-A CHAIN`."""
+    words = shlex.split(line)[2:]
+    rule = Rule(line)
+    negated, at, in_target = False, 0, False
+    while at < len(words):
+        word = words[at]
+        takes = 0 if word in FLAGS or word == "!" or at + 1 == len(words) else _operands(word)
+        value = " ".join(words[at + 1 : at + 1 + takes])
+        at += 1 + takes
+        if word == "!":
+            negated = True
+            continue
+        if word in ("-j", "-g"):
+            rule.target, rule.is_goto, in_target = value, word == "-g", True
+        elif in_target:
+            rule.arguments[word] = value
+        elif word == "--comment":
+            rule.comment = value
+        elif word not in IGNORED:
+            rule.matches.append(Option(word, value, negated))
+        negated = False
+    return rule
+
+
+def _operands(word: str) -> int:
+    return 2 if word in ("--match-set", "--add-set", "--del-set", "--tcp-flags") else 1
+
+
+class IptablesRules:
+    """One variant's tables of one family."""
+
+    def __init__(self, family: Family, tables: Collection[str], chains: ListChain, sight: Sight, name: str) -> None:
+        """`name` says which variant it is, for who reads."""
+        self._family = family
+        self._tables = tables
+        self._list = chains
+        self._sight = sight
+        self._name = name
+        self._parsed: dict[tuple[str, str], tuple[str, list[Rule]]] = {}
+
+    def base_chains(self, hook: str) -> Iterator[BaseChain]:
+        for table in CHAINS[hook]:
+            if table in self._tables:
+                priority = SRCNAT if table == "nat" and hook in ("input", "postrouting") else PRIORITIES[table]
+                place = f"{self._name} {table} {hook.upper()}"
+                yield BaseChain(priority, table == "nat", place, self._runner(table, hook.upper()))
+
+    def _runner(self, table: str, chain: str) -> Callable[[Packet, Notes], list[Branch]]:
+        def run(packet: Packet, notes: Notes) -> list[Branch]:
+            policy, _ = self._chain(table, chain)
+            ends = [branch for _, branch in self._walk(table, chain, packet, notes)]
+            if VERDICTS.get(policy) is not Verdict.DROP:
+                return ends
+            place = f"{self._name} {table} {chain}"
+            if any(branch.verdict is None for branch in ends):
+                notes.step(place, "drop", "policy")
+            dropped = {"verdict": Verdict.DROP, "why": f"{place}: policy drop"}
+            return [branch._replace(**dropped) if branch.verdict is None else branch for branch in ends]
+
+        return run
+
+    def _chain(self, table: str, chain: str) -> tuple[str, list[Rule]]:
+        """Policy and rules."""
+        key = (table, chain)
+        if key not in self._parsed:
+            lines = self._list(table, chain)
+            policy = next((line.split()[2] for line in lines if line.startswith("-P ")), "ACCEPT")
+            self._parsed[key] = policy, [parse_rule(line) for line in lines if line.startswith("-A ")]
+        return self._parsed[key]
+
+    def _walk(self, table: str, chain: str, packet: Packet, notes: Notes) -> Iterator[tuple[bool, Branch]]:
+        """The ends of all branches, and whether a `-g` is behind one: then the chain that called is over, too."""
+        waiting = [Branch(1.0, packet)]
+        for rule in self._chain(table, chain)[1]:
+            going_on: list[Branch] = []
+            for branch in waiting:
+                for share, matches in self._shares(table, chain, rule, branch.packet, notes):
+                    if not matches:
+                        going_on.append(branch._replace(share=branch.share * share))
+                        continue
+                    for ended, each in self._act(table, chain, rule, branch.packet, notes):
+                        scaled_branch = each._replace(share=each.share * branch.share * share)
+                        if ended:
+                            yield False, scaled_branch
+                        else:
+                            going_on.append(scaled_branch)
+            waiting = going_on
+        yield from ((False, branch) for branch in waiting)
+
+    # -- does it match? -------------------------------------------------------------------------------------------
+
+    def _shares(
+        self, table: str, chain: str, rule: Rule, packet: Packet, notes: Notes
+    ) -> list[tuple[float, bool]]:
+        share = 1.0
+        options = {option.name: option.value for option in rule.matches}
+        for option in rule.matches:
+            try:
+                found = self._matches(option, options, packet)
+            except Unsure as reason:
+                if rule.target in DECISIVE:
+                    notes.unsure(f"{self._name} {table} {chain}", rule.text, reason)
+                found = False
+            if isinstance(found, float):
+                share *= found
+            elif found == option.negated:
+                return [(1.0, False)]
+        return [(share, True), (1 - share, False)] if share < 1 else [(1.0, True)]
+
+    def _matches(self, option: Option, options: Mapping[str, str], packet: Packet) -> bool | float:
+        """A number below 1 for a draw."""
+        name, value = option.name, option.value
+        match name:
+            case "-s" | "-d":
+                return (packet.source if name == "-s" else packet.to.address) in ip_network(value, strict=False)
+            case "-i" | "-o":
+                return _is_interface(packet.came_in if name == "-i" else packet.goes_out, value)
+            case "-p":
+                return value in (packet.protocol, "all")
+            case "--dport" | "--dports" | "--destination-port":
+                return any(_in_range(packet.to.port, part) for part in value.split(","))
+            case "--mark":
+                wanted, _, mask = value.partition("/")
+                return packet.mark & int(mask or "0xffffffff", 0) == int(wanted, 0)
+            case "--src-type" | "--dst-type" if value == "LOCAL":
+                return self._sight.is_local(packet.source if name == "--src-type" else packet.to.address)
+            case "--ctstate" | "--state":
+                return not _states(packet).isdisjoint(value.split(","))
+            case "--match-set":
+                return self._in_set(value, packet)
+            case "--set":
+                return True
+            case "--update" | "--rcheck":
+                return _sure(self._sight.is_recent(options.get("--name", "DEFAULT"), packet.source), "recent")
+            case "--probability":
+                return float(value)
+            case "--every":
+                return 1 / int(value)
+            case "--mode" | "--packet" | "--seconds" | "--name" | "--mask" | "--rsource" | "--reap":
+                return not option.negated
+        raise Unsure(f"{name} {value}".rstrip())
+
+    def _in_set(self, value: str, packet: Packet) -> bool:
+        name, directions = value.split(" ")
+        if directions not in ("src", "dst"):
+            raise Unsure(f"the set {name}")
+        if directions == "src" and name in packet.member_of:
+            return True
+        address = packet.source if directions == "src" else packet.to.address
+        return _sure(self._sight.in_ipset(name, address), f"the set {name}")
+
+    # -- what it does ---------------------------------------------------------------------------------------------
+
+    def _act(
+        self, table: str, chain: str, rule: Rule, packet: Packet, notes: Notes
+    ) -> Iterator[tuple[bool, Branch]]:
+        """Where the packet is behind the rule, and whether that is the end of the chain."""
+        place, target, given = f"{self._name} {table} {chain}", rule.target, rule.arguments
+        if target in VERDICTS:
+            notes.step(place, target.lower(), rule.comment or _without_chain(rule))
+            yield True, Branch(1.0, packet, VERDICTS[target], f"{place}: {_without_chain(rule)}")
+        elif target == "RETURN":
+            yield True, Branch(1.0, packet)
+        elif target == "DNAT" and given.get("--to-destination"):
+            notes.step(place, "dnat", self._balancing(table, chain))
+            yield True, Branch(1.0, packet.translated(_place(given["--to-destination"], packet)), Verdict.ACCEPT)
+        elif target in ("MASQUERADE", "SNAT"):
+            notes.step(place, target.lower(), _without_chain(rule))
+            yield True, Branch(1.0, replace(packet, masqueraded=True), Verdict.ACCEPT)
+        elif target == "MARK":
+            marked = replace(packet, mark=_marked(packet.mark, given))
+            notes.step(place, f"mark {marked.mark:#x}", _without_chain(rule))
+            yield False, Branch(1.0, marked)
+        elif target == "SET":
+            name = given["--add-set"].split()[0] if "--add-set" in given else ""
+            yield False, Branch(1.0, replace(packet, member_of=packet.member_of | {name}))
+        elif not target or target in PASSIVE:
+            yield False, Branch(1.0, packet)
+        elif target in DECISIVE:
+            notes.unsure(place, rule.text, f"target {target}")
+            yield False, Branch(1.0, packet)
+        else:
+            yield from self._into(table, chain, rule, packet, notes)
+
+    def _into(
+        self, table: str, chain: str, rule: Rule, packet: Packet, notes: Notes
+    ) -> Iterator[tuple[bool, Branch]]:
+        seen = len(notes.steps)
+        place = f"{self._name} {table} {chain}"
+        if rule.target.startswith(OURS):
+            notes.step(place, f"{'goto' if rule.is_goto else 'jump'} {rule.target}", rule.comment or _matching(rule))
+        for _, branch in self._walk(table, rule.target, packet, notes):
+            yield branch.verdict is not None or rule.is_goto, branch
+        if len(notes.steps) == seen + 1 and not rule.comment:
+            # It led nowhere: a tree without this address.
+            notes.steps.popitem()
+
+    def _balancing(self, table: str, chain: str) -> str:
+        """How a chain chooses among endpoints, for who reads."""
+        rules = [rule for rule in self._chain(table, chain)[1] if rule.target == "DNAT"]
+        names = {option.name for rule in rules for option in rule.matches}
+        ends = len({rule.arguments.get("--to-destination") for rule in rules})
+        how = "round robin" if "--every" in names else "at random"
+        memory = ", who is known goes there again" if {"--match-set", "--update"} & names else ""
+        return f"one of {ends}, {how}{memory}" if ends > 1 else "the only one"
+
+
+def _is_interface(name: str, wanted: str) -> bool:
+    return name.startswith(wanted[:-1]) if wanted.endswith("+") else name == wanted
+
+
+def _in_range(port: int, text: str) -> bool:
+    first, _, last = text.partition(":")
+    return int(first or 0) <= port <= int((last or first) if ":" not in text or last else 65535)
+
+
+def _states(packet: Packet) -> frozenset[str]:
+    return frozenset({"NEW", *(("DNAT",) if packet.called else ())})
+
+
+def _sure(answer: bool | None, what: str) -> bool:  # noqa: FBT001 - an answer, not a switch
+    if answer is None:
+        raise Unsure(what)
+    return answer
+
+
+def _place(text: str, packet: Packet) -> Place:
+    host, colon, port = text.rpartition(":")
+    if text.startswith("[") or text.count(":") == 1:
+        bare = host.strip("[]")
+        return Place(ip_address(bare), int(port) if colon else packet.to.port)
+    return Place(ip_address(text), packet.to.port)
+
+
+def _marked(mark: int, given: Mapping[str, str]) -> int:
+    """`--set-xmark V/M` clears the bits of M and flips those of V."""
+    if "--set-xmark" not in given:
+        raise Unsure(" ".join(given))
+    value, _, mask = given["--set-xmark"].partition("/")
+    return mark & ~int(mask or "0xffffffff", 0) ^ int(value, 0)
+
+
+def _without_chain(rule: Rule) -> str:
+    return rule.text.split(" ", 2)[2]
+
+
+def _matching(rule: Rule) -> str:
+    """What a packet has to be for the rule, for who reads."""
+    return _without_chain(rule).partition(" -j ")[0] if " -j " in rule.text.removeprefix("-A ") else ""
