@@ -103,7 +103,7 @@ async def test_pod_cidrs_that_come_late_or_change_are_followed(server):
             await known
 
 
-@pytest.mark.kube_proxy("6.1-44")
+@pytest.mark.kube_proxy("6.1-44", "gap 3.9-7")
 async def test_a_node_that_is_gone_keeps_its_rules_and_loses_its_load_balancer(server):
     server.put("nodes", own_node())
     async with watching(server) as watched:
@@ -116,7 +116,7 @@ async def test_a_node_that_is_gone_keeps_its_rules_and_loses_its_load_balancer(s
         await watched.until(lambda watch: watch.is_eligible)
 
 
-@pytest.mark.kube_proxy("6.1-28", "6.2-49")
+@pytest.mark.kube_proxy("6.1-28", "6.2-49", "extra-9", "gap 5.5-3")
 async def test_service_cidrs_are_followed(server):
     server.put("servicecidrs", service_cidr("kubernetes", "10.96.0.0/12", "fd00:96::/108"))
     server.put("nodes", own_node())

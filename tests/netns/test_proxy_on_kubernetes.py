@@ -5,12 +5,13 @@ import os
 import subprocess
 import sys
 from contextlib import asynccontextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 import yaml
 from apiserver import Fault, node, running_apiserver
-from builders import make_endpoint_slice, make_service
+from builders import make_endpoint, make_endpoint_slice, make_service
 
 from controlloop.client import UnreachableError, get_json
 
@@ -92,7 +93,7 @@ def rules():
     ).stdout
 
 
-@pytest.mark.kube_proxy("6.2-9", "6.1-46", "gap 3.9-2")
+@pytest.mark.kube_proxy("6.2-9", "6.1-46", "gap 3.9-2", "extra-9", "gap 5.5-3", "gap 5.5-4")
 async def test_objects_node_and_configuration_are_followed_through_outages(server, tmp_path):
     config = tmp_path / "config.yaml"
     write(config, server, clusterCIDR="10.244.0.0/16")
@@ -125,7 +126,7 @@ async def test_objects_node_and_configuration_are_followed_through_outages(serve
     assert "10.244.1.6" in rules(), "rules outlive the daemon"
 
 
-@pytest.mark.kube_proxy("6.1-46")
+@pytest.mark.kube_proxy("gap 5.6-3")
 @pytest.mark.parametrize("missing", ["services", "endpointslices"])
 async def test_nothing_is_written_before_both_lists_are_in(server, tmp_path, missing):
     server.forbidden |= {("list", missing)}
@@ -138,6 +139,44 @@ async def test_nothing_is_written_before_both_lists_are_in(server, tmp_path, mis
         server.forbidden.clear()
         await proxy.until(lambda: proxy.status["ready"])
         assert "10.244.1.5" in rules()
+
+
+def answers_at(address):
+    """The status of a Service's health check; 0 when nobody listens."""
+    connection = HTTPConnection(address, 31000, timeout=1)
+    try:
+        connection.request("GET", "/")
+        return connection.getresponse().status
+    except OSError:
+        return 0
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def two_addresses(netns):
+    for address in ("192.0.2.7", "192.0.2.8"):
+        subprocess.run(["ip", "address", "add", f"{address}/32", "dev", "lo"], check=True)
+
+
+@pytest.mark.kube_proxy("gap 3.9-5", "gap 5.5-3")
+async def test_health_checks_and_node_ports_move_with_the_nodes_address(server, two_addresses, tmp_path):
+    made = make_service()
+    made["spec"] |= {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 31000}
+    made["spec"]["ports"][0]["nodePort"] = 30000
+    made["status"] = {"loadBalancer": {"ingress": [{"ip": "198.51.100.1"}]}}
+    server.put("services", made)
+    server.put("endpointslices", make_endpoint_slice(endpoints=[make_endpoint("10.244.1.5", node="node-a")]))
+    config = tmp_path / "config.yaml"
+    write(config, server, clusterCIDR="10.244.0.0/16")
+    async with running(tmp_path, "--config", str(config)) as proxy:
+        await proxy.until(lambda: answers_at("192.0.2.7") == 200)
+        assert answers_at("192.0.2.8") == 0
+        server.merge("nodes", "node-a", {"status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.8"}]}})
+        await proxy.until(lambda: answers_at("192.0.2.8") == 200)
+        assert answers_at("192.0.2.7") == 0
+        assert "192.0.2.8" in rules()
+        assert "192.0.2.7" not in rules()
 
 
 async def test_a_kubeconfig_that_is_wrong_is_one_line(netns, tmp_path):
