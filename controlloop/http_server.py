@@ -37,7 +37,8 @@ def yes_or_no(*, good: bool, text: str) -> Answer:
     return Answer(200 if good else 503, f"{text}\n".encode())
 
 
-Routes = Mapping[str, Callable[[], Answer]]
+Routes = Mapping[str, Callable[..., Answer]]
+"""One whose name ends in `/` answers for all pages below it, and gets the rest of their names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,12 @@ def pages(routes: Routes) -> Callable[[str], Answer]:
     """Answers each page of `routes`, and 404 with their names for any other."""
 
     def answer(page: str) -> Answer:
-        route = routes.get(page)
-        return route() if route else Answer(404, f"no such page; there are {' '.join(routes)}\n".encode())
+        if page in routes and not page.endswith("/"):
+            return routes[page]()
+        folder = f"/{page[1:].partition('/')[0]}/"
+        if folder in routes and page != folder:
+            return routes[folder](page.removeprefix(folder))
+        return Answer(404, f"no such page; there are {' '.join(routes)}\n".encode())
 
     return answer
 

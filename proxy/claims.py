@@ -36,8 +36,9 @@ class Claims:
             changed |= self._reclaim(key, removed, new_claim if key in after else None)
         return changed
 
-    def owner(self, key: FrontendKey) -> ServiceName:
-        return self._claims[key][0][1]
+    def owner(self, key: FrontendKey) -> ServiceName | None:
+        claims = self._claims.get(key)
+        return claims[0][1] if claims else None
 
     def lost(self) -> Iterator[tuple[ServiceName, str]]:
         """Each Service that an older one keeps from a frontend, and why."""

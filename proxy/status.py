@@ -12,6 +12,7 @@ from controlloop.http_server import Answer, Routes, json_answer, yes_or_no
 from controlloop.skips import SkippedLog
 from proxy.config import Settings
 from proxy.conntrack.keeper import FlowKeeper
+from proxy.frontend_pages import FrontendPages
 from proxy.frontends import Frontend, ServiceName
 from proxy.health_checks import HealthChecks
 from proxy.liveness import Liveness
@@ -66,6 +67,8 @@ class ProxyStatus:
             "/healthz": lambda: self._counted("healthz", self.liveness.healthz()),
             "/livez": lambda: self._counted("livez", self.liveness.livez()),
             "/metrics": self._metrics,
+            "/frontends/": FrontendPages(self._tracker).by_address,
+            "/frontends-of/": FrontendPages(self._tracker).by_service,
             "/proxyMode": lambda: Answer(200, self._settings.mode.value.encode()),
             "/configz": lambda: json_answer(msgspec.to_builtins(self._settings, enc_hook=str)),
         }

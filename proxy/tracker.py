@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from controlloop.errors import Skipped
 from controlloop.family import Family
 from controlloop.printable import printable
-from proxy.claims import Claims
+from proxy.claims import Claims, FrontendKey
 from proxy.endpoints import ServiceSlice, read_endpoints, read_slice, trigger_time
 from proxy.exposure import allowed_sources, frontends
 from proxy.frontends import Frontend, ServiceName
@@ -51,6 +51,10 @@ class Tracker:
             return ()
         every = frontends(proxied, self._slices.of(service), self._node)
         return tuple(frontend for frontend in every if self._claims.owner(frontend.key) == service)
+
+    def owner(self, key: FrontendKey) -> ServiceName | None:
+        """The Service that has a frontend; None: no Service claims it."""
+        return self._claims.owner(key)
 
     def health_checks(self) -> Mapping[ServiceName, HealthCheck]:
         """Services whose load balancer asks each node for its endpoints."""
