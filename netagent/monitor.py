@@ -67,7 +67,7 @@ class Monitor:
             return []
         reason = f"overflowed, {self.overflows} times since the start: something changes links, routes or neighbors "
         reason += f"faster than they can be read; everything is looked at every {OVERFLOW_PAUSE_S:.0f} s instead"
-        return [Finding("rtnetlink socket", reason)]
+        return [Finding("rtnetlink socket", reason, "NN109")]
 
     def drain(self) -> None:
         """Take what was said up to now, and not what is being said meanwhile without end."""

@@ -109,15 +109,17 @@ class ProxyStatus:
             "skipped": [{"name": each.name, "reason": each.reason} for each in self._skipped.current.values()],
             "skipped_total": self._skipped.total,
             "quarantined": _named((str(service), reason) for service, reason in self._rules.quarantined()),
-            "findings": _named(self._findings()),
+            "findings": list(self._findings()),
             "flows_forgotten": self.flows.deleted if self.flows else 0,
             "rules": {engine.name: engine.stats for engine in self._rules.each},
         }
 
-    def _findings(self) -> Iterable[tuple[str, str]]:
-        yield from self._rules.fights()
+    def _findings(self) -> Iterable[dict[str, str]]:
+        """Each with the code that netctl knows it by."""
+        for name, reason in self._rules.fights():
+            yield {"name": name, "reason": reason, "code": "NN207"}
         for service, reason in self.health_checks.failures.items():
-            yield f"health check of {service}", reason
+            yield {"name": f"health check of {service}", "reason": reason, "code": "NN208"}
 
     def programmed(self, family: str, engine_stats: Any, triggers: Iterable[datetime], now: datetime) -> None:
         """A sync of this family succeeded."""

@@ -17,6 +17,8 @@ class PathFinding:
     since: float
     """Seconds since the epoch."""
     remedy: str
+    code: str
+    """What netctl knows it by."""
 
 
 def findings(paths: Mapping[str, Path], growth: Growth, packet_bytes: int, offset: float) -> Iterator[PathFinding]:
@@ -29,6 +31,7 @@ def findings(paths: Mapping[str, Path], growth: Growth, packet_bytes: int, offse
             f"{growth.amount} datagrams with a wrong checksum came in within {WINDOW_S:.0f} s and were thrown away",
             growth.since + offset,
             "--tx-checksum-off on the nodes that send them, where a NIC or a driver miscounts (VXLAN behind NAT does)",
+            "NN106",
         )
 
 
@@ -36,9 +39,9 @@ def lost(paths: Mapping[str, Path], offset: float) -> Iterator[PathFinding]:
     found = sorted((since, name) for name, path in paths.items() if (since := path.lost_since) is not None)
     remedy = "look at that node, and at what is between: UDP of the overlay must pass both ways"
     for since, name in found[:NAMED]:
-        yield PathFinding(name, "does not answer over the overlay any more", since + offset, remedy)
+        yield PathFinding(name, "does not answer over the overlay any more", since + offset, remedy, "NN104")
     if rest := found[NAMED:]:
-        yield PathFinding(f"{len(rest)} more peers", "do not answer any more", rest[0][0] + offset, remedy)
+        yield PathFinding(f"{len(rest)} more peers", "do not answer any more", rest[0][0] + offset, remedy, "NN104")
 
 
 def too_narrow(paths: Mapping[str, Path], packet_bytes: int, offset: float) -> Iterator[PathFinding]:
@@ -46,6 +49,7 @@ def too_narrow(paths: Mapping[str, Path], packet_bytes: int, offset: float) -> I
     remedy = "give the underlay between a larger MTU, or the network configuration's Backend a smaller one (MTU)"
     for since, name in found[:NAMED]:
         reason = f"MTU: packets of {packet_bytes} bytes do not arrive, small ones do"
-        yield PathFinding(name, reason, since + offset, remedy)
+        yield PathFinding(name, reason, since + offset, remedy, "NN105")
     if rest := found[NAMED:]:
-        yield PathFinding(f"{len(rest)} more peers", "MTU: only small packets arrive", rest[0][0] + offset, remedy)
+        reason = "MTU: only small packets arrive"
+        yield PathFinding(f"{len(rest)} more peers", reason, rest[0][0] + offset, remedy, "NN105")
