@@ -35,13 +35,13 @@ def act(values: FlagValues, environment: Mapping[str, str]) -> int:
     from controlloop.kubernetes.kubeconfig import SERVICE_ACCOUNT  # noqa: PLC0415
     from controlloop.logs import configure  # noqa: PLC0415
     from proxy import daemon, leftovers  # noqa: PLC0415
-    from proxy.command_line import Place  # noqa: PLC0415
+    from proxy.command_line import Place, is_debug  # noqa: PLC0415
     from proxy.config_file import changed_settings, read_configured, read_settings, tell, write_configuration  # noqa: PLC0415
 
     in_pod = bool(environment.get("KUBERNETES_SERVICE_HOST")) and (SERVICE_ACCOUNT / "token").exists()
     place = Place(os.uname().nodename, in_pod)
     if values.is_on("cleanup"):
-        configure(verbose=values.number("v", -(2**31), 2**31 - 1) > 0)
+        configure(verbose=is_debug(values))
         return run_daemon("netproxy", leftovers.cleanup)
     settings = read_settings(values, place)
     configure(verbose=settings.debug)

@@ -88,9 +88,13 @@ def settings_from(values: FlagValues, configured: Configured, place: Place) -> S
         metrics=checked.listener("metricsBindAddress", content.metrics_bind_address),
         bind_hard_fail=content.bind_address_hard_fail,
         oom_score_adj=checked.number("oomScoreAdj", content.oom_score_adj, -1000, 1000),
-        debug=max(content.logging.verbosity, values.number("v", -(2**31), 2**31 - 1)) >= DEBUG_LEVEL,
+        debug=is_debug(values) or content.logging.verbosity >= DEBUG_LEVEL,
         remarks=(*configured.remarks, *_remarks(values, configured)),
     )
+
+
+def is_debug(values: FlagValues) -> bool:
+    return values.number("v", -(2**31), 2**31 - 1) >= DEBUG_LEVEL
 
 
 def choose_source(values: FlagValues, configured: Configured, place: Place) -> SourceSettings:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 
 from controlloop.errors import CompactedError
 from controlloop.family import IPNetwork
@@ -32,7 +33,8 @@ class NodeApi:
 
     async def nodes(self) -> AsyncGenerator[ApiNode | None, None]:
         """The own Node as it is, for ever; None while there is none."""
-        following = Following("own node", self._list_node, self._watch_node, lambda: self._client.unheard_s(self._own))
+        unheard_s = partial(self._client.unheard_s, self._own)
+        following = Following("own node", self._list_node, self._watch_node, unheard_s)
         async with aclosing(following.news()) as news:
             async for step in news:
                 match step:
@@ -47,7 +49,7 @@ class NodeApi:
         """All of them, for ever: as they are, and whenever they change. Nothing while the cluster has no such kind, or
         does not let us read it.
         """
-        unheard_s = lambda: self._client.unheard_s(SERVICE_CIDRS)  # noqa: E731
+        unheard_s = partial(self._client.unheard_s, SERVICE_CIDRS)
         following = Following("ServiceCIDRs", self._list_cidrs, self._watch_cidrs, unheard_s)
         async with aclosing(following.news()) as news:
             async for step in news:

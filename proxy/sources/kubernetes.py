@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
+from functools import partial
 from sys import intern
 
 from controlloop.following import Following
@@ -72,7 +73,7 @@ class _Objects:
     def __init__(self, client: ApiClient, kind: Kind, collection: Collection) -> None:
         self.listed = False
         self.following: Following[Step] = Following(
-            f"{collection}", self._listing, self._watch, lambda: client.unheard_s(collection)
+            f"{collection}", self._listing, self._watch, partial(client.unheard_s, collection)
         )
         self._client = client
         self._kind = kind
