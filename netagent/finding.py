@@ -13,7 +13,9 @@ class Finding:
 
 def overflow(name: str) -> Finding:
     """Of a socket in which we hear of changes, ours or not."""
-    return Finding(name, "changes come faster than they can be read; looks at everything instead are held back", "NN109")
+    return Finding(
+        name, "changes come faster than they can be read; looks at everything instead are held back", "NN109"
+    )
 
 
 def fight(name: str, writer: str) -> Finding:

@@ -1,0 +1,95 @@
+"""What is wrong, as values: each finding has a code, whose meaning and remedy stand in the catalogue. Pure."""
+
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from controlloop.printable import escaped
+from netctl.catalogue import CATALOGUE, Entry
+
+WIDTH = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    code: str
+    """A key of the catalogue."""
+    object: str
+    """What it is about: a peer, a Service, a device, a setting."""
+    evidence: str
+    """What was seen, with the value. May hold foreign text."""
+    since: float | None = None
+    """Seconds since the epoch; None when nobody knows."""
+    next: str = ""
+    """The command to look with; empty: the one of the catalogue."""
+
+    @property
+    def entry(self) -> Entry:
+        return CATALOGUE[self.code]
+
+    @property
+    def document(self) -> dict[str, Any]:
+        return {
+            "code": self.code,
+            "title": self.entry.title,
+            "object": self.object,
+            "evidence": self.evidence,
+            "since": self.since,
+            "action": self.entry.action,
+            "next": self.next or self.entry.look,
+        }
+
+
+def ordered(findings: Iterable[Finding]) -> list[Finding]:
+    """By code: what stands below comes after what stands on it."""
+    return sorted(set(findings), key=lambda each: (each.code, each.object, each.evidence))
+
+
+def verdict(findings: Sequence[Finding]) -> str:
+    return "ok" if not findings else f"{len(findings)} finding{'s' * (len(findings) > 1)}"
+
+
+def render(findings: Iterable[Finding], now: float, *, wide: bool = False) -> Iterator[str]:
+    """Lines for people, 80 columns wide where no single word is longer. `wide` tells what to do as well."""
+    for finding in findings:
+        since = "" if finding.since is None else f", for {age(max(0.0, now - finding.since))}"
+        yield from wrapped("  ! ", f"{finding.code} {finding.entry.title}: {escaped(finding.object)}{since}")
+        yield from wrapped("      ", escaped(finding.evidence))
+        if wide:
+            yield from wrapped("      do: ", finding.entry.action)
+        yield f"      next: {escaped(finding.next or finding.entry.look)}"
+
+
+def footer(findings: Sequence[Finding]) -> str:
+    """How to go on; empty when nothing is wrong."""
+    return f"`netctl help {findings[0].code}` says what it means and what to do." if findings else ""
+
+
+def explained(code: str) -> str:
+    """The whole entry of the catalogue, for a terminal."""
+    entry = CATALOGUE[code]
+    parts = (("", entry.meaning), ("What to do: ", entry.action), ("Look: ", entry.look))
+    body = ("\n".join(wrapped("", lead + text)) for lead, text in parts)
+    return "\n\n".join([f"{code} {entry.title}", *body])
+
+
+def wrapped(lead: str, text: str) -> list[str]:
+    """No word is cut: an address or a name must stay whole to be copied."""
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=lead,
+        subsequent_indent=" " * len(lead),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def age(seconds: float) -> str:
+    """3m12s, 2h05m, 4d03h."""
+    whole = int(seconds)
+    for unit, size, below, smaller in ("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1):
+        if whole >= size:
+            return f"{whole // size}{unit}{whole % size // smaller:02d}{below}"
+    return f"{whole}s"
