@@ -4,9 +4,11 @@ Every field of a concatenation is padded to four bytes (linux/netfilter/nf_table
 """
 
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address
 from itertools import pairwise
 
+from controlloop.address import host
+from controlloop.family import Family
 from controlloop.nft.notifications import attributes, text
 
 ELEMENTS, ELEMENT = 3, 1  # NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_LIST_ELEM
@@ -70,7 +72,7 @@ def word(field: str, value: bytes) -> str:
         case "ipv4_addr":
             return str(IPv4Address(value))
         case "ipv6_addr":
-            return str(IPv6Address(value))
+            return host(Family.V6, int.from_bytes(value))
         case "inet_proto":
             return PROTOCOLS.get(value[0], str(value[0]))
         case "inet_service":
