@@ -29,7 +29,6 @@ class NftablesPlanner:
 
     def __init__(self, surroundings: Surroundings) -> None:
         self.family = surroundings.family
-        self._surroundings = surroundings
         self._callers = callers(surroundings)
         self._frontends: dict[ServiceName, Sequence[Frontend]] = {}
         self._ledger: Ledger[ServiceName | None, Key, Value] = Ledger()
@@ -52,7 +51,6 @@ class NftablesPlanner:
 
     def settle(self, surroundings: Surroundings, delta: Delta[Key, Value]) -> None:
         """Costs as much as there is when it changes who is masqueraded, and the constant part otherwise."""
-        self._surroundings = surroundings
         self._ledger.replace(THE_TABLE, dict(constant_objects(surroundings)), delta)
         before, self._callers = self._callers, callers(surroundings)
         if self._callers != before:
