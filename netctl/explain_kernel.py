@@ -39,7 +39,6 @@ from netagent.messages import (
     index_attribute,
     integer,
     mac_bytes,
-    text_of,
 )
 from netagent.netlink import Channel
 from netagent.state import Link
@@ -73,9 +72,7 @@ class KernelSight:
 
     # -- routes and what they lead over ---------------------------------------------------------------------------
 
-    def _route(
-        self, to: IPAddress, source: IPAddress | None = None, came_in: str = "", mark: int = 0
-    ) -> RouteAnswer:
+    def _route(self, to: IPAddress, source: IPAddress | None = None, came_in: str = "", mark: int = 0) -> RouteAnswer:
         bits = self._family.bits
         request = RTMSG.pack(self._family.af, bits, bits if source else 0, 0, 0, 0, 0, 0, 0)
         request += attribute(RTA_DST, to.packed)
@@ -228,6 +225,7 @@ class KernelSight:
     def _iptables(self, variant: str, tables: set[str]) -> IptablesRules:
         name = f"{'' if self._family is Family.V4 else 'ip6 '}{variant}"
         if variant == "nft":
+
             def chains(table: str, chain: str) -> Sequence[str]:
                 return self._list_chain("nft", table, chain)
         else:

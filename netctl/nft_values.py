@@ -224,4 +224,3 @@ def _finish(a: int, b: int, c: int) -> int:
     a = (a ^ c) - _rotated(c, 4) & MASK
     b = (b ^ a) - _rotated(a, 14) & MASK
     return (c ^ b) - _rotated(b, 24) & MASK
-

@@ -85,7 +85,9 @@ class RouteAnswer(NamedTuple):
 class Sight(Protocol):
     """What the kernel is asked on the way."""
 
-    def route(self, to: IPAddress, source: IPAddress | None = None, came_in: str = "", mark: int = 0) -> RouteAnswer: ...
+    def route(
+        self, to: IPAddress, source: IPAddress | None = None, came_in: str = "", mark: int = 0
+    ) -> RouteAnswer: ...
 
     def is_local(self, address: IPAddress) -> bool:
         """Whether this node has the address."""
@@ -159,8 +161,8 @@ class Ruleset(Protocol):
 def merged(branches: Iterable[Branch]) -> list[Branch]:
     """Branches that came to the same are one."""
     shares: dict[tuple[Packet, Verdict | None, str], float] = {}
-    for share, *rest in branches:
-        key = tuple(rest)
+    for share, packet, verdict, why in branches:
+        key = packet, verdict, why
         shares[key] = shares.get(key, 0.0) + share
     return [Branch(share, *key) for key, share in shares.items()]
 

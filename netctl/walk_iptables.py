@@ -109,8 +109,8 @@ class IptablesRules:
             place = f"{self._name} {table} {chain}"
             if any(branch.verdict is None for branch in ends):
                 notes.step(place, "drop", "policy")
-            dropped = {"verdict": Verdict.DROP, "why": f"{place}: policy drop"}
-            return [branch._replace(**dropped) if branch.verdict is None else branch for branch in ends]
+            dropped, why = Verdict.DROP, f"{place}: policy drop"
+            return [each if each.verdict else each._replace(verdict=dropped, why=why) for each in ends]
 
         return run
 
@@ -144,9 +144,7 @@ class IptablesRules:
 
     # -- does it match? -------------------------------------------------------------------------------------------
 
-    def _shares(
-        self, table: str, chain: str, rule: Rule, packet: Packet, notes: Notes
-    ) -> list[tuple[float, bool]]:
+    def _shares(self, table: str, chain: str, rule: Rule, packet: Packet, notes: Notes) -> list[tuple[float, bool]]:
         share = 1.0
         options = {option.name: option.value for option in rule.matches}
         for option in rule.matches:
@@ -206,9 +204,7 @@ class IptablesRules:
 
     # -- what it does ---------------------------------------------------------------------------------------------
 
-    def _act(
-        self, table: str, chain: str, rule: Rule, packet: Packet, notes: Notes
-    ) -> Iterator[tuple[bool, Branch]]:
+    def _act(self, table: str, chain: str, rule: Rule, packet: Packet, notes: Notes) -> Iterator[tuple[bool, Branch]]:
         """Where the packet is behind the rule, and whether that is the end of the chain."""
         place, target, given = f"{self._name} {table} {chain}", rule.target, rule.arguments
         if target in VERDICTS:
@@ -237,9 +233,7 @@ class IptablesRules:
         else:
             yield from self._into(table, chain, rule, packet, notes)
 
-    def _into(
-        self, table: str, chain: str, rule: Rule, packet: Packet, notes: Notes
-    ) -> Iterator[tuple[bool, Branch]]:
+    def _into(self, table: str, chain: str, rule: Rule, packet: Packet, notes: Notes) -> Iterator[tuple[bool, Branch]]:
         seen = len(notes.steps)
         place = f"{self._name} {table} {chain}"
         if rule.target.startswith(OURS):

@@ -107,7 +107,8 @@ class NftTable:
     # -- one rule -------------------------------------------------------------------------------------------------
 
     def _rule(self, rule: Mapping[str, Any], packet: Packet, notes: Notes) -> list[Way]:
-        ways, told = [Way(1.0, packet)], []
+        ways = [Way(1.0, packet)]
+        told: list[str] = []
         for statement in rule["expr"]:
             ((kind, inner),) = statement.items() if isinstance(statement, dict) else ((statement, None),)
             try:
@@ -165,9 +166,7 @@ class NftTable:
         return way._replace(packet=replace(way.packet, mark=mark))
 
     def _remembered(self, name: str, way: Way) -> Way:
-        return way._replace(
-            packet=replace(way.packet, member_of=way.packet.member_of | {f"{self.name} {name}"})
-        )
+        return way._replace(packet=replace(way.packet, member_of=way.packet.member_of | {f"{self.name} {name}"}))
 
     def _translated(
         self, kind: str, inner: Mapping[str, Any], packet: Packet, values: Values

@@ -1,0 +1,173 @@
+"""`netctl explain`: what becomes of a packet on this node, and why, without sending it."""
+
+import os
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Any
+
+import click
+
+from controlloop.client import UnreachableError, get_json
+from controlloop.command import CommandError
+from controlloop.errors import OperatorError
+from controlloop.family import Family, IPAddress
+from netctl.explain_kernel import KernelSight
+from netctl.explanation import Explanation
+from netctl.flow_words import THIS_NODE, Target, read_target
+from netctl.output import render_document
+from netctl.walk import Notes, Packet, Place
+from netctl.walk_hooks import Journey
+from netctl.walk_overlay import hop
+from proxy.frontends import ANY_NODE_ADDRESS
+
+OK, FINDING, UNREACHABLE, NOT_ALLOWED = 0, 1, 3, 5
+UNSPECIFIED: Mapping[Family, IPAddress] = {Family.V4: IPv4Address(0), Family.V6: IPv6Address(0)}
+ALLOCATIONS = ("/run/cni/networks", "/var/lib/cni/networks")
+"""Where the plugin host-local notes which container has an address: a file for each, with the container's id."""
+
+
+def explain(source: str, destination: str, form: str, run_dir: Path, *, verify: bool = False) -> int:
+    """Print what becomes of the packet. Exit code 1: it does not arrive."""
+    try:
+        explanation = explained(source, read_target(destination), run_dir)
+        if verify:
+            from netctl.verify import verified  # noqa: PLC0415
+
+            explanation.verified = verified(explanation)
+    except PermissionError as error:
+        return refuse(f"explain: rules cannot be read ({error.strerror}); run it as root")
+    except CommandError as error:
+        return refuse(f"explain: {error}; run it as root")
+    except UnreachableError as error:
+        click.echo(f"netctl: explain: netproxy does not answer ({error}); give ADDRESS:PORT", err=True)
+        return UNREACHABLE
+    click.echo(shown(explanation, form))
+    agrees = explanation.verified is None or explanation.verified["agrees"]
+    return OK if explanation.arrives and agrees else FINDING
+
+
+def refuse(message: str) -> int:
+    click.echo(f"netctl: {' '.join(message.split())}", err=True)
+    return NOT_ALLOWED
+
+
+def shown(explanation: Explanation, form: str) -> str:
+    if form in ("json", "yaml"):
+        return render_document(explanation.document(), form)
+    if form == "name":
+        return f"service/{explanation.service}" if explanation.service else explanation.verdict
+    return explanation.render(wide=form == "wide")
+
+
+def explained(source: str, target: Target, run_dir: Path) -> Explanation:
+    """UnreachableError when only netproxy could say what the target is."""
+    caller = None if source in THIS_NODE else address_of(source)
+    place, protocol, frontend = resolved(target, caller, run_dir)
+    family = Family.of(place.address)
+    if caller is not None and Family.of(caller) is not family:
+        raise OperatorError(f"explain: {caller} and {place.address} are of two families; want both of one")
+    sight = KernelSight(family)
+    packet = first_packet(sight, caller, place, protocol)
+    notes = Notes()
+    outcomes = Journey(sight.rulesets(), sight, notes).travel(packet)
+    live, found = (True, frontend) if frontend else owner(sight, packet, run_dir)
+    peers = listed_peers(run_dir)
+    hops = {each: hop(each.packet.to.address, each.route, sight, peers) for each in outcomes}
+    return Explanation(packet, outcomes, notes, hops, found, live)
+
+
+def first_packet(sight: KernelSight, caller: IPAddress | None, to: Place, protocol: str) -> Packet:
+    if caller is None:
+        source = sight.route(to.address).source or UNSPECIFIED[Family.of(to.address)]
+        return Packet(source, to, protocol)
+    if sight.is_local(caller):
+        return Packet(caller, to, protocol)
+    back = sight.route(caller)
+    if not back.device:
+        raise OperatorError(f"explain: no route leads to {caller}, so nobody can tell where its packets come in")
+    return Packet(caller, to, protocol, came_in=back.device)
+
+
+# -- names ------------------------------------------------------------------------------------------------------------
+
+
+def address_of(name: str) -> IPAddress:
+    """An address, or the name of a container or of a lab's client."""
+    from ipaddress import ip_address  # noqa: PLC0415
+
+    try:
+        return ip_address(name)
+    except ValueError:
+        pass
+    if name == "client" and "NODENET_HOST" in os.environ:
+        from lab.topology import CLIENT_ADDRESS  # noqa: PLC0415
+
+        return CLIENT_ADDRESS
+    for file in (file for folder in ALLOCATIONS for file in sorted(Path(folder).glob("*/*"))):
+        try:
+            container, address = file.read_text().split("\n")[0].strip(), ip_address(file.name)
+        except (OSError, ValueError):
+            continue
+        if container and container.startswith(name):
+            return address
+    raise OperatorError(
+        f"explain: {name!r} is no address, and no pod on this node is called so; want an address, or - for this node"
+    )
+
+
+def resolved(target: Target, caller: IPAddress | None, run_dir: Path) -> tuple[Place, str, Mapping[str, Any] | None]:
+    """Where to, over what, and netproxy's description where that was asked for it."""
+    if target.address is not None:
+        return Place(target.address, int(target.port)), target.protocol or "tcp", None
+    listed = frontends(run_dir, f"/frontends-of/{target.service}")
+    fitting = [one for one in listed if fits(one, target)]
+    family = Family.of(caller) if caller else None
+    from ipaddress import ip_address  # noqa: PLC0415
+
+    for one in sorted(fitting, key=lambda each: each["scope"] != "ClusterIP"):
+        address = ip_address(one["address"])
+        if one["scope"] != "NodePort" and family in (None, Family.of(address)):
+            return Place(address, one["port"]), one["protocol"], one
+    there = ", ".join(sorted({f"{one['port_name'] or one['port']}/{one['protocol']}" for one in listed}))
+    what = f"it has {there}" if listed else "netproxy serves no such Service"
+    wanted = f"{target.service}{f':{target.port}' if target.port else ''}"
+    raise OperatorError(f"explain: {wanted} has no address to call: {what}")
+
+
+def fits(frontend: Mapping[str, Any], target: Target) -> bool:
+    by_port = not target.port or target.port in (frontend["port_name"], str(frontend["port"]))
+    return by_port and target.protocol in ("", frontend["protocol"])
+
+
+# -- the daemons ------------------------------------------------------------------------------------------------------
+
+
+def frontends(run_dir: Path, page: str) -> Sequence[Mapping[str, Any]]:
+    items: Sequence[Mapping[str, Any]] = get_json(run_dir / "netproxy.sock", page)["items"]
+    return items
+
+
+def owner(sight: KernelSight, packet: Packet, run_dir: Path) -> tuple[bool, Mapping[str, Any] | None]:
+    """Whether netproxy answers, and the frontend that was called."""
+    addresses = [packet.to.address]
+    if sight.is_local(packet.to.address):
+        addresses.append(ANY_NODE_ADDRESS[packet.family])
+    try:
+        for address in addresses:
+            if found := frontends(run_dir, f"/frontends/{address}/{packet.protocol}/{packet.to.port}"):
+                return True, found[0]
+    except UnreachableError:
+        return False, None
+    return True, None
+
+
+def listed_peers(run_dir: Path) -> list[Mapping[str, Any]]:
+    """Of all agents that answer."""
+    found: list[Mapping[str, Any]] = []
+    for path in sorted(run_dir.glob("netagent*.sock")):
+        try:
+            found += get_json(path, "/peers")["items"]
+        except UnreachableError:
+            continue
+    return found

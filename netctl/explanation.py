@@ -1,0 +1,199 @@
+"""What `netctl explain` says of one packet, as a document and as text. Pure."""
+
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from controlloop.printable import escaped
+from netctl.output import API_VERSION
+from netctl.reasons import Reason, reason, service_named, why_masqueraded
+from netctl.walk import Notes, Packet, Place, Step, Verdict
+from netctl.walk_hooks import Outcome
+from netctl.walk_overlay import Hop
+
+WIDTH = 80
+DIGITS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One place where the connection may end."""
+
+    place: Place
+    probability: float
+    masquerade: bool
+    masquerade_why: str
+    hop: Hop
+    reason: Reason | None = None
+    """Why it does not arrive there; None: it does."""
+
+
+@dataclass(slots=True)
+class Explanation:
+    packet: Packet
+    """As it starts."""
+    outcomes: Sequence[Outcome]
+    notes: Notes
+    hops: Mapping[Outcome, Hop]
+    frontend: Mapping[str, Any] | None = None
+    """As netproxy describes it; None: nobody has it, or netproxy does not answer."""
+    live: bool = True
+    """Whether netproxy answers."""
+    verified: Mapping[str, Any] | None = None
+    """What came of one real packet; None: nobody sent one."""
+
+    @property
+    def steps(self) -> list[Step]:
+        return list(self.notes.steps)
+
+    @property
+    def verdict(self) -> str:
+        """`dnat`, `pass`, `reject` or `drop`: what most connections meet."""
+        shares: dict[str, float] = {}
+        for outcome in self.outcomes:
+            name = verdict_of(outcome)
+            shares[name] = shares.get(name, 0.0) + outcome.share
+        return max(shares, key=lambda name: shares[name])
+
+    @property
+    def service(self) -> str | None:
+        return self.frontend["service"] if self.frontend else service_named(self.notes.steps)
+
+    @property
+    def arrives(self) -> bool:
+        return all(outcome.verdict is Verdict.ACCEPT and not self.hops[outcome].problem for outcome in self.outcomes)
+
+    @property
+    def backends(self) -> list[Backend]:
+        found = [self._backend(outcome) for outcome in self.outcomes if outcome.packet.called]
+        return sorted(found, key=lambda each: (-each.probability, each.place.address.packed, each.place.port))
+
+    def _backend(self, outcome: Outcome) -> Backend:
+        packet = outcome.packet
+        lost = None if outcome.verdict is Verdict.ACCEPT else reason(outcome, self.steps)
+        why = why_masqueraded(packet, self.steps)
+        return Backend(packet.to, outcome.share, packet.masqueraded, why, self.hops[outcome], lost)
+
+    @property
+    def masquerade(self) -> bool:
+        return any(outcome.packet.masqueraded for outcome in self.outcomes)
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why it does not arrive, where it does not."""
+        lost = [outcome for outcome in self.outcomes if outcome.verdict is not Verdict.ACCEPT]
+        return reason(lost[0], self.steps) if lost else None
+
+    @property
+    def masquerade_why(self) -> str:
+        masqueraded = [each for each in self.outcomes if each.packet.masqueraded]
+        return why_masqueraded((masqueraded or list(self.outcomes))[0].packet, self.steps)
+
+    def document(self) -> dict[str, Any]:
+        packet = self.packet
+        return {
+            "apiVersion": API_VERSION,
+            "kind": "Explanation",
+            "source": str(packet.source),
+            "from": packet.came_in or "this node",
+            "destination": str(packet.to.address),
+            "port": packet.to.port,
+            "protocol": packet.protocol,
+            "live": self.live,
+            "verdict": self.verdict,
+            "reason": self.reason._asdict() if self.reason else None,
+            "service": self.service,
+            "scope": self.frontend["scope"] if self.frontend else None,
+            "balance": self.frontend["balance"] if self.frontend else None,
+            "backends": [backend_document(each) for each in self.backends],
+            "masquerade": self.masquerade,
+            "masquerade_why": self.masquerade_why,
+            "steps": [
+                {"hook": each.hook, "where": each.place, "does": each.does, "why": each.why} for each in self.steps
+            ],
+            "warnings": list(self.notes.warnings),
+            "overlay": {str(each.packet.to.address): self.hops[each].document() for each in self.outcomes},
+            **({"verified": self.verified} if self.verified is not None else {}),
+        }
+
+    # -- as text --------------------------------------------------------------------------------------------------
+
+    def render(self, *, wide: bool = False) -> str:
+        return "\n".join(escaped(line) for line in self._lines(wide=wide))
+
+    def _lines(self, *, wide: bool) -> Iterator[str]:
+        packet = self.packet
+        yield f"{packet.source} -> {packet.to}/{packet.protocol}: {self.verdict}{self._owner()}"
+        yield f"  from         {f'outside, through {packet.came_in}' if packet.came_in else 'this node'}"
+        if self.reason:
+            yield from told("lost" if self.verdict in ("dnat", "pass") else self.verdict, self.reason.text, wide=wide)
+        if not self.live:
+            yield "  live         no: netproxy does not answer; this is what the kernel has"
+        if self.verdict in ("dnat", "pass"):
+            answer = f"{'yes' if self.masquerade else 'no'}: {self.masquerade_why}"
+            yield from told("masquerade", answer, wide=wide)
+        for warning in self.notes.warnings:
+            yield from told("warning", warning, wide=wide)
+        for step in self.steps:
+            yield from step_lines(step, wide=wide)
+        yield from self._ends(wide=wide)
+        if self.verified:
+            yield from told("verified", self.verified["text"], wide=wide)
+
+    def _owner(self) -> str:
+        if not self.service:
+            return ""
+        scope = f", {self.frontend['scope']}" if self.frontend else ""
+        return f" by {self.service}{scope}"
+
+    def _ends(self, *, wide: bool) -> Iterator[str]:
+        for each in self.backends:
+            yield f"  {each.probability:7.1%}  {each.place}{end_note(each, mixed=self._is_mixed)}"
+            yield from told("", each.reason.text if each.reason else each.hop.text, wide=wide)
+        if self.verdict == "pass":
+            for outcome in self.outcomes:
+                yield from told("way", self.hops[outcome].text, wide=wide)
+
+    @property
+    def _is_mixed(self) -> bool:
+        return len({outcome.packet.masqueraded for outcome in self.outcomes}) > 1
+
+
+def end_note(backend: Backend, *, mixed: bool) -> str:
+    return f"  (masqueraded: {backend.masquerade_why})" if mixed and backend.masquerade else ""
+
+
+def told(title: str, text: str, *, wide: bool) -> Iterator[str]:
+    lead = f"  {title:12} "
+    yield from wrapped(lead, text, wide=wide)
+
+
+def step_lines(step: Step, *, wide: bool) -> Iterator[str]:
+    text = f"{step.place}: {step.does}{f' ({step.why})' if step.why else ''}"
+    yield from wrapped(f"  {step.hook:12} ", text, wide=wide)
+
+
+def wrapped(lead: str, text: str, *, wide: bool) -> Iterable[str]:
+    if wide:
+        return [lead + text]
+    margin = " " * len(lead)
+    wrapper = textwrap.TextWrapper(WIDTH, initial_indent=lead, subsequent_indent=margin)
+    wrapper.break_long_words = wrapper.break_on_hyphens = False
+    return wrapper.wrap(text)
+
+
+def verdict_of(outcome: Outcome) -> str:
+    if outcome.verdict is Verdict.ACCEPT:
+        return "dnat" if outcome.packet.called else "pass"
+    return str(outcome.verdict.value)
+
+
+def backend_document(backend: Backend) -> dict[str, Any]:
+    return {
+        "address": str(backend.place.address),
+        "port": backend.place.port,
+        "probability": round(backend.probability, DIGITS),
+        "masquerade": backend.masquerade,
+        "reason": backend.reason._asdict() if backend.reason else None,
+    }

@@ -1,0 +1,91 @@
+"""Which way a packet takes behind the rules: route, neighbor, FDB entry, peer, MTU. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import ip_network
+from typing import Any, Protocol
+
+from controlloop.family import IPAddress
+from netagent.state import IpipLink, Link, VxlanLink, WireguardLink
+from netctl.walk import RouteAnswer
+
+KINDS: Mapping[type[Link], str] = {VxlanLink: "vxlan", IpipLink: "ipip", WireguardLink: "wireguard"}
+
+
+class PathSight(Protocol):
+    def matched(self, to: IPAddress) -> RouteAnswer: ...
+
+    def neighbor(self, device: str, address: IPAddress) -> str: ...
+
+    def tunnel_end(self, device: str, mac: str) -> IPAddress | None: ...
+
+    def link(self, device: str) -> tuple[Link | None, int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """Where packets to one address go. Empty and None: there is none, or none is needed."""
+
+    route: str
+    device: str = ""
+    kind: str = ""
+    """Of the device, when an overlay has it: `vxlan`."""
+    gateway: IPAddress | None = None
+    mac: str = ""
+    tunnel_end: IPAddress | None = None
+    peer: str = ""
+    mtu: int = 0
+    problem: str = ""
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "route": self.route,
+            "device": self.device or None,
+            "kind": self.kind or None,
+            "gateway": str(self.gateway) if self.gateway else None,
+            "neighbor": self.mac or None,
+            "fdb": str(self.tunnel_end) if self.tunnel_end else None,
+            "peer": self.peer or None,
+            "mtu": self.mtu or None,
+            "problem": self.problem or None,
+        }
+
+    @property
+    def text(self) -> str:
+        """In a few words."""
+        if self.problem or not self.device:
+            return self.problem or self.route
+        over = f" to {self.tunnel_end}" if self.tunnel_end else f" via {self.gateway}" if self.gateway else ""
+        return f"{self.device}{over}{f' ({self.peer})' if self.peer else ''}, mtu {self.mtu}"
+
+
+def hop(to: IPAddress, route: RouteAnswer | None, sight: PathSight, peers: Sequence[Mapping[str, Any]]) -> Hop:
+    """`route` is what was decided for this packet; `peers` as the agent lists them, empty when it does not answer."""
+    if route is None or route.kind not in ("unicast", "local"):
+        return Hop(f"{route.kind} route" if route else "none", problem="no way there")
+    if route.kind == "local":
+        return Hop("local: this node", "lo", mtu=sight.link("lo")[1])
+    link, mtu = sight.link(route.device)
+    text = f"{sight.matched(to).prefix}{f' via {route.gateway}' if route.gateway else ''} dev {route.device}"
+    next_hop = route.gateway or to
+    mac = sight.neighbor(route.device, next_hop) if not isinstance(link, IpipLink | WireguardLink) else ""
+    end = sight.tunnel_end(route.device, mac) if isinstance(link, VxlanLink) and mac else None
+    if isinstance(link, IpipLink):
+        end = route.gateway
+    peer = peer_named(end or next_hop, to, peers)
+    known = Hop(text, route.device, KINDS.get(type(link), "") if link else "", route.gateway, mac, end, peer, route.mtu or mtu)
+    return known if not isinstance(link, VxlanLink) else with_problem(known)
+
+
+def with_problem(found: Hop) -> Hop:
+    """A VXLAN device asks nobody: without these entries its packets are lost."""
+    missing = "neighbor entry" if not found.mac else "FDB entry" if found.tunnel_end is None else ""
+    return replace(found, problem=f"{found.device} has no {missing} for {found.gateway}") if missing else found
+
+
+def peer_named(end: IPAddress, to: IPAddress, peers: Sequence[Mapping[str, Any]]) -> str:
+    """The peer that has the pods' subnet, or is itself the other end."""
+    for peer in peers:
+        if str(end) in peer["public_ips"] or any(to in ip_network(subnet) for subnet in peer["subnets"]):
+            return str(peer["key"])
+    return ""
