@@ -76,8 +76,8 @@ OVERLAY = {
     ),
     "NN109": Entry(
         "notifications overflow",
-        "The kernel reports changes faster than they can be read, so single ones are missed and everything is looked at "
-        "from time to time instead. Repairs come later than usual.",
+        "The kernel reports changes faster than they can be read, so single ones are missed and everything is looked "
+        "at from time to time instead. Repairs come later than usual.",
         "Find what changes links, routes, neighbors or rules without end.",
         "ip monitor",
     ),
@@ -282,8 +282,8 @@ HOST = {
     "NN318": Entry(
         "conntrack is nearly full",
         "When the table of connections is full, new ones are dropped, and the log says `nf_conntrack: table full`.",
-        "Raise net.netfilter.nf_conntrack_max (netproxy --conntrack-min, --conntrack-max-per-core); then find who opens "
-        "so many.",
+        "Raise net.netfilter.nf_conntrack_max (netproxy --conntrack-min, --conntrack-max-per-core); then find who "
+        "opens so many.",
         "conntrack -S",
     ),
     "NN320": Entry(

@@ -7,8 +7,9 @@ from typing import Any
 import click
 
 from controlloop.client import UnreachableError, get_json
+from netctl.findings import age
 from netctl.output import Column, Item, Listing, render_listing
-from netctl.status import FINDING, OK, UNREACHABLE, age
+from netctl.status import FINDING, OK, UNREACHABLE
 
 
 def show(run_dir: Path, agent: str, page: str, form: str) -> int:

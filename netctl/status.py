@@ -1,6 +1,5 @@
 """`netctl status`: the verdict first, then each daemon, then whatever is wrong."""
 
-import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,6 +8,8 @@ from typing import Any
 
 from controlloop.client import UnreachableError, get_json
 from controlloop.printable import escaped
+from netctl.findings import Finding, age, footer, ordered, render, verdict
+from netctl.judge_daemons import judge_agent, judge_proxy, silent
 from netctl.output import API_VERSION, render_document
 
 OK, FINDING, UNREACHABLE = 0, 1, 3
@@ -19,12 +20,16 @@ OK, FINDING, UNREACHABLE = 0, 1, 3
 class NodeStatus:
     node: str = ""
     lines: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
     exit_code: int = OK
     daemons: dict[str, Any] = field(default_factory=dict)
     """What each one said; None for one that does not answer."""
     details: list[str] = field(default_factory=list)
     """For who wants to know more."""
+
+    @property
+    def is_ready(self) -> bool:
+        return all(document and document["ready"] for document in self.daemons.values())
 
     def shown(self, form: str) -> str:
         """In one of output.FORMATS."""
@@ -32,37 +37,44 @@ class NodeStatus:
             return escaped(f"node/{self.node}" if self.node else "")
         if form in ("json", "yaml"):
             return render_document(self.document(), form)
-        return self.render() if form == "table" else "\n".join([self.render(), *map(escaped, self.details)])
+        return "\n".join(self.rendered(wide=form == "wide"))
 
     def document(self) -> dict[str, Any]:
         return {
             "apiVersion": API_VERSION,
             "kind": "NodeStatus",
             "node": self.node or None,
-            "ok": not self.problems,
-            "problems": self.problems,
+            "ok": not self.findings,
+            "findings": [each.document for each in ordered(self.findings)],
             **self.daemons,
         }
 
     def render(self) -> str:
-        verdict = "ok" if not self.problems else f"{len(self.problems)} finding{'s' * (len(self.problems) > 1)}"
-        body = [*self.lines, *(f"  ! {escaped(problem)}" for problem in self.problems)]
-        return "\n".join([f"{self.node or 'this node'}: {verdict}", *body])
+        return "\n".join(self.rendered(wide=False))
+
+    def rendered(self, *, wide: bool) -> Iterator[str]:
+        found = ordered(self.findings)
+        yield f"{escaped(self.node) or 'this node'}: {verdict(found)}"
+        yield from map(escaped, self.lines)
+        yield from render(found, time.time(), wide=wide)
+        if found:
+            yield footer(found)
+        if wide:
+            yield from map(escaped, self.details)
 
 
 def read_status(run_dir: Path) -> NodeStatus:
     status = NodeStatus()
     for daemon in (*agents(run_dir), "netproxy"):
-        describe = describe_netproxy if daemon == "netproxy" else describe_netagent
         try:
-            document = get_json(run_dir / f"{daemon}.sock", "/status")
+            add(status, daemon, get_json(run_dir / f"{daemon}.sock", "/status"))
         except UnreachableError as error:
             status.daemons[daemon] = None
             status.lines.append(f"  {daemon:9} no answer")
-            status.problems.append(f"{daemon} does not answer ({error}); rules and routes stay as they are")
+            status.findings.append(silent(daemon, str(error)))
             status.exit_code = UNREACHABLE
-            continue
-        add(status, daemon, document, describe(document))
+    if status.findings and status.exit_code == OK:
+        status.exit_code = FINDING
     return status
 
 
@@ -71,35 +83,22 @@ def agents(run_dir: Path) -> list[str]:
     return sorted(path.stem for path in run_dir.glob("netagent*.lock")) or ["netagent"]
 
 
-def unit_of(daemon: str) -> str:
-    """netagent2 is an instance of a template: netagent@2."""
-    return re.sub(r"(?=\d)", "@", daemon)
-
-
-def add(status: NodeStatus, daemon: str, document: Mapping[str, Any], description: Iterator[str]) -> None:
+def add(status: NodeStatus, daemon: str, document: Mapping[str, Any]) -> None:
+    is_proxy = daemon == "netproxy"
+    describe, judge = (describe_netproxy, judge_proxy) if is_proxy else (describe_netagent, judge_agent)
     status.node, status.daemons[daemon] = document["node"], document
     ready = "ready" if document["ready"] else "NOT READY"
-    status.lines.append(f"  {daemon:9} {ready:9} {', '.join(description)}")
-    if away := document.get("source", {}).get("away"):
-        status.problems.append(f"{daemon} hears nothing new, what is programmed stays: {away}")
-    if not document["ready"]:
-        status.problems.append(f"{daemon}: the kernel does not hold what is desired (journalctl -u {unit_of(daemon)})")
-    status.problems += [f"skipped {item['name']}: {item['reason']}" for item in document["skipped"]]
-    status.problems += map(finding_text, document.get("findings", ()))
+    status.lines.append(f"  {daemon:9} {ready:9} {', '.join(describe(document))}")
+    status.findings += judge(daemon, document)
     status.details += details(daemon, document)
-    if status.problems and status.exit_code == OK:
-        status.exit_code = FINDING
-
-
-def finding_text(finding: Mapping[str, Any]) -> str:
-    since, remedy = finding.get("since"), finding.get("remedy")
-    duration = f" (for {age(time.time() - since)})" if since else ""
-    return f"{finding['name']}: {finding['reason']}{duration}{f'; {remedy}' if remedy else ''}"
 
 
 def details(daemon: str, document: Mapping[str, Any]) -> Iterator[str]:
     yield f"  {daemon:9} version {document.get('version', 'unknown')}"
-    for title, counts in ("programmed", document.get("programmed")), ("repaired", document.get("repairs")):
+    repaired = document.get("repairs") or {
+        name: each.get("repaired", 0) for name, each in document.get("rules", {}).items()
+    }
+    for title, counts in ("programmed", document.get("programmed")), ("repaired", repaired):
         if counts:
             yield f"  {daemon:9} {title} " + ", ".join(f"{counts[kind]} {kind}" for kind in sorted(counts))
     if last := document.get("last_reconcile"):
@@ -121,12 +120,3 @@ def describe_netproxy(document: Mapping[str, Any]) -> Iterator[str]:
     last = max((rules["last_sync"] for rules in document["rules"].values()), default=0)
     if last:
         yield f"synced {age(time.time() - last)} ago"
-
-
-def age(seconds: float) -> str:
-    """3m12s, 2h05m, 4d03h."""
-    whole = int(seconds)
-    for unit, size, below, smaller in ("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1):
-        if whole >= size:
-            return f"{whole // size}{unit}{whole % size // smaller:02d}{below}"
-    return f"{whole}s"

@@ -180,7 +180,7 @@ def test_a_daemon_that_was_killed_is_the_finding(cluster, program, other):
     assert done.returncode == 3
     assert done.stdout.startswith("node-1: 1 finding\n")
     assert f"\n  {other}  ready " in done.stdout
-    assert f"! {program} does not answer (/run/nodenet/{program}.sock: " in done.stdout
+    assert f"\n      {program} does not answer (/run/nodenet/{program}.sock: " in done.stdout
     cluster.start_daemons([("node-1", program)])
     assert on_node("node-1", "netctl", "status").returncode == 0
 
@@ -189,7 +189,7 @@ def test_a_skipped_object_is_a_finding_until_it_is_gone(cluster):
     cluster.put("/nodenet/services/default/broken", "{")
     done = eventually(lambda: status_with(1))
     assert "node-1: 1 finding\n" in done.stdout
-    assert "\n  ! skipped Service default/broken: " in done.stdout
+    assert "\n  ! NN205 object skipped: Service default/broken\n" in done.stdout
     cluster.host("etcd").run(["etcdctl", "--endpoints", ETCD_URL, "del", "/nodenet/services/default/broken"])
     eventually(lambda: status_with(0))
 

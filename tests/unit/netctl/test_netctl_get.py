@@ -156,13 +156,18 @@ def test_status_as_a_document_holds_what_the_daemons_say(tmp_path):
 
 
 def test_status_shows_findings_with_their_age_and_their_remedy(tmp_path):
-    finding = {"name": "10.244.9.0-24", "reason": "MTU", "since": time.time() - 65, "remedy": "a smaller MTU"}
-    fight = {"name": "route", "reason": "undone"}
+    finding = {"name": "10.244.9.0-24", "reason": "MTU", "since": time.time() - 65, "remedy": "less", "code": "NN105"}
+    fight = {"name": "route", "reason": "undone", "code": "NN108"}
     found = status_of(tmp_path, netagent={**NETAGENT, "findings": [finding, fight]}, netproxy=NETPROXY)
     assert found.exit_code == 1
-    assert found.render().splitlines()[-2:] == [
-        "  ! 10.244.9.0-24: MTU (for 1m05s); a smaller MTU",
-        "  ! route: undone",
+    assert found.render().splitlines()[3:] == [
+        "  ! NN105 large packets do not arrive: 10.244.9.0-24, for 1m05s",
+        "      MTU; less",
+        "      next: netctl peers -o wide",
+        "  ! NN108 somebody undoes the overlay: route",
+        "      undone",
+        "      next: netctl diff",
+        "`netctl help NN105` says what it means and what to do.",
     ]
 
 

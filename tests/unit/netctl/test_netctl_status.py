@@ -8,7 +8,8 @@ from threading import Thread
 
 import pytest
 
-from netctl.status import FINDING, OK, UNREACHABLE, age, read_status
+from netctl.findings import age
+from netctl.status import FINDING, OK, UNREACHABLE, read_status
 
 NETAGENT = {
     "node": "node-a",
@@ -93,9 +94,14 @@ def test_each_skipped_object_is_a_finding(tmp_path):
     )
     assert found.exit_code == FINDING
     assert found.render().splitlines()[0] == "node-a: 2 findings"
-    assert found.render().splitlines()[-2:] == [
-        "  ! skipped garbage: not a key",
-        "  ! skipped Service default/web: spec: no ports",
+    assert found.render().splitlines()[3:] == [
+        "  ! NN107 lease skipped: garbage",
+        "      not a key",
+        "      next: netctl leases -o wide",
+        "  ! NN205 object skipped: Service default/web",
+        "      spec: no ports",
+        "      next: journalctl -u netproxy -n 50",
+        "`netctl help NN107` says what it means and what to do.",
     ]
 
 
@@ -106,7 +112,9 @@ def test_a_daemon_that_does_not_answer_outweighs_a_finding(tmp_path, silent):
     found = status_of(tmp_path, **documents)
     assert found.exit_code == UNREACHABLE
     assert found.render().startswith("node-a: 2 findings\n")
-    assert f"  ! {silent} does not answer ({tmp_path / silent}.sock: No such file or directory); " in found.render()
+    unheard = next(each for each in found.findings if each.object == silent)
+    assert unheard.code == {"netagent": "NN101", "netproxy": "NN201"}[silent]
+    assert f"{silent} does not answer ({tmp_path / silent}.sock: No such file or directory); " in unheard.evidence
 
 
 def test_each_overlay_of_the_node_has_an_agent_of_its_own(tmp_path):
@@ -115,8 +123,9 @@ def test_each_overlay_of_the_node_has_an_agent_of_its_own(tmp_path):
     waiting = {**NETAGENT, "ready": False, "devices": ["flannel.2"]}
     found = status_of(tmp_path, netagent=NETAGENT, netagent2=waiting, netproxy=NETPROXY)
     assert [line.split()[0] for line in found.render().splitlines()[1:4]] == ["netagent", "netagent2", "netproxy"]
-    assert found.problems == ["netagent2: the kernel does not hold what is desired (journalctl -u netagent@2)"]
-    assert read_status(tmp_path).problems[1].startswith("netagent2 does not answer")
+    [finding] = found.findings
+    assert (finding.code, finding.object, finding.next) == ("NN102", "netagent2", "journalctl -u netagent@2 -n 50")
+    assert read_status(tmp_path).findings[1].evidence.startswith("netagent2 does not answer")
 
 
 def test_a_node_without_daemons_has_no_name(tmp_path):

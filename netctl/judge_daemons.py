@@ -1,0 +1,60 @@
+"""What the daemons say of themselves, as findings. Pure."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from netctl.findings import Finding
+
+Document = Mapping[str, Any]
+
+OWN_WAIT = {"the firewall": "NN112", "firewall rules": "NN112", "the registry": "NN111", "a lease": "NN103"}
+"""Codes by how netagent's reason for not being ready begins; any other is NN102."""
+
+
+def silent(daemon: str, reason: str) -> Finding:
+    code = "NN201" if daemon == "netproxy" else "NN101"
+    evidence = f"{daemon} does not answer ({reason}); rules and routes stay as they are"
+    return Finding(code, daemon, evidence, next=journal(daemon))
+
+
+def judge_agent(daemon: str, document: Document) -> Iterator[Finding]:
+    if not document["ready"]:
+        yield unready_agent(daemon, document)
+    for item in document["skipped"]:
+        yield Finding("NN107", item["name"], item["reason"])
+    yield from map(told, document.get("findings", ()))
+
+
+def unready_agent(daemon: str, document: Document) -> Finding:
+    gap = document["waiting_for"] or ""
+    code = next((code for start, code in OWN_WAIT.items() if gap.startswith(start)), "NN102")
+    error = (document.get("last_reconcile") or {}).get("error")
+    evidence = f"waits for {gap}" if gap else "the kernel does not hold what is desired"
+    return Finding(code, daemon, f"{evidence}; last error: {error}" if error else evidence, next=journal(daemon))
+
+
+def judge_proxy(daemon: str, document: Document) -> Iterator[Finding]:
+    gap, away = document.get("waiting_for") or "", document.get("source", {}).get("away")
+    if away:
+        yield Finding("NN204", daemon, f"hears nothing new, what is programmed stays: {away}")
+    if not document["ready"] and gap != away:
+        code = "NN203" if gap.endswith(" rules") else "NN202"
+        yield Finding(code, daemon, f"waits for {gap}" if gap else "the kernel does not hold what is desired")
+    for item in document["skipped"]:
+        yield Finding("NN205", item["name"], item["reason"])
+    for item in document.get("quarantined", ()):
+        yield Finding("NN206", f"Service {item['name']}", item["reason"])
+    yield from map(told, document.get("findings", ()))
+
+
+def told(finding: Document) -> Finding:
+    """What a daemon has found by itself, under the code that it gave."""
+    remedy = finding.get("remedy")
+    evidence = f"{finding['reason']}; {remedy}" if remedy else finding["reason"]
+    return Finding(finding["code"], finding["name"], evidence, finding.get("since"))
+
+
+def journal(daemon: str) -> str:
+    """netagent2 is an instance of a template: netagent@2."""
+    return f"journalctl -u {re.sub(r'(?=[0-9])', '@', daemon, count=1)} -n 50"
