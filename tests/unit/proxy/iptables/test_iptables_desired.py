@@ -5,6 +5,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 
 import pytest
+from five_services import five_services
 from hypothesis import given
 from hypothesis import strategies as st
 from iptables_ruleset import Ruleset, reached
@@ -74,37 +75,16 @@ def service_chains(objects):
     return chains(objects, "SVC")
 
 
-def five_services():
-    """As the golden file says at its head."""
-    web = (endpoint("10.244.1.2", is_local=True), endpoint("10.244.2.2"), endpoint("10.244.2.3"))
-    api = (endpoint("10.244.1.3", 8443, is_local=True, weight=3), endpoint("10.244.2.4", 8443))
-    cart = (endpoint("10.244.2.5"), endpoint("10.244.2.6"))
-    dns = (endpoint("10.244.1.9", 53, is_local=True), endpoint("10.244.2.9", 53))
-    api_name, idle = ServiceName("default", "api"), ServiceName("default", "idle")
-    local = {"balance": Balance.WEIGHTED, "endpoints": api[:1], "inside": api, "refusal": Refusal.DROP}
-    networks = (ip_network("198.51.100.0/24"), ip_network("10.10.0.0/16"))
-    return planned(
-        frontend(balance=Balance.ROUND_ROBIN, endpoints=web),
-        node_port(balance=Balance.ROUND_ROBIN, endpoints=web),
-        frontend(api_name, "", "10.96.0.2", port=443, balance=Balance.WEIGHTED, endpoints=api),
-        frontend(api_name, "", "203.0.113.1", port=443, scope=Scope.LOAD_BALANCER, sources=networks, **local),
-        node_port(api_name, "", port=30443, **local),
-        frontend(ServiceName("default", "cart"), "http", "10.96.0.3", endpoints=cart, affinity_s=10800),
-        frontend(DNS, "dns", "10.96.0.10", protocol=Protocol.UDP, port=53, endpoints=dns),
-        frontend(DNS, "metrics", "10.96.0.10", port=9153, endpoints=()),
-        frontend(idle, "", "10.96.0.4", endpoints=()),
-        frontend(idle, "", "192.0.2.7", endpoints=(), scope=Scope.EXTERNAL_IP),
-        node_port(idle, "", port=30081, endpoints=()),
-        localhost_node_ports=True,
-        health_check_ports=frozenset({31000}),
-    )
+def planned_five_services():
+    frontends = [one for each in five_services().values() for one in each]
+    return planned(*frontends, localhost_node_ports=True, health_check_ports=frozenset({31000}))
 
 
 def test_five_services_as_a_whole_ruleset():
     """Comments in the file are for people; everything else is what iptables-restore is given."""
     golden = (GOLDEN / "five_services.iptables").read_text()
     lines = [line for line in golden.splitlines() if line and not line.startswith("#")]
-    assert render(diff(five_services(), {}), OURS).splitlines() == lines
+    assert render(diff(planned_five_services(), {}), OURS).splitlines() == lines
 
 
 @pytest.mark.parametrize(
