@@ -27,7 +27,6 @@ from controlloop.etcd import Etcd
 from controlloop.family import Family
 from lab.etcd import EtcdServer
 from netagent.instance import FIRST
-from netagent.links import index_of
 from netagent.messages import dump_fdb, dump_routes
 from netagent.netlink import Channel
 from netagent.state import FdbEntry, Neighbor, Object, Route
@@ -58,8 +57,8 @@ def measure_floors(peers: list[Peer]) -> tuple[float, float]:
 
 def programmed(channel: Channel) -> tuple[int, int]:
     """Routes and FDB entries in the kernel."""
-    index = index_of("flannel.1")
-    return len(channel.dump(dump_routes(Family.V4, FIRST.protocol))), len(channel.dump(dump_fdb(index)))
+    entries = channel.dump(dump_fdb(channel.index_of("flannel.1")))
+    return len(channel.dump(dump_routes(Family.V4, FIRST.protocol))), len(entries)
 
 
 async def put_one_by_one(etcd: Etcd, peers: list[Peer]) -> None:
@@ -142,7 +141,7 @@ def device_deleted(channel: Channel, peers: int) -> float:
     """Seconds until the device is back with all its peers."""
     started = time.monotonic()
     batch("ip", "link del flannel.1\n")
-    until(lambda: index_of("flannel.1") > 0)
+    until(lambda: channel.index_of("flannel.1") > 0)
     until(lambda: programmed(channel) == (peers, peers))
     return time.monotonic() - started
 

@@ -28,8 +28,7 @@ from netagent.drift import Drift, Judge
 from netagent.firewall.firewall import Firewall
 from netagent.footing import Footing, Survey
 from netagent.healing import Healing
-from netagent.kernel import Failure, OverlayError
-from netagent.links import decode_link
+from netagent.kernel import Failure, OverlayError, decode_link
 from netagent.messages import forget_addresses
 from netagent.monitor import Monitor
 from netagent.overlay import Overlay

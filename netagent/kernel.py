@@ -1,15 +1,15 @@
 """The overlay in the kernel: reads and changes what is ours and nothing else.
 
 Ours are the devices that we marked or flanneld named, of any backend, what stands on them, and the routes with our
-protocol number (netagent.instance). Devices go through `links`, WireGuard's peers through `wireguard`; all else, where
-thousands come at once, through `netlink`.
+protocol number (netagent.instance). Devices are changed by `links` (pyroute2), WireGuard's peers by
+`wireguard`; all else, where thousands come at once, goes through `netlink`.
 """
 
 import asyncio
 import errno
 import socket
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import closing
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -17,9 +17,10 @@ from controlloop.command import CommandError
 from controlloop.delta import Delta, diff
 from controlloop.family import Family
 from controlloop.reconcile import keys_of
+from netagent import link_messages
 from netagent.diff import Operation, Verb, plan, rank
 from netagent.instance import FIRST, Instance
-from netagent.links import FLANNELD_NAMES, change_link, decode_link, is_ours
+from netagent.link_messages import FLANNELD_NAMES, is_ours
 from netagent.messages import (
     Names,
     decode_address,
@@ -208,17 +209,9 @@ class OverlayKernel:
         yield from filter(None, map(decode_link, ours.values()))
 
     async def _change_links(self, operations: list[Operation]) -> list[Failure]:
-        failures = []
-        # From a socket of its own: what we do to devices the monitor must hear, like all others' doing.
-        with closing(Channel()) as channel:
-            for operation in operations:
-                try:
-                    await change_link(channel, operation)
-                except OSError as error:
-                    failures.append(Failure(operation, error.strerror or str(error)))
-                except CommandError as error:
-                    failures.append(Failure(operation, str(error)))
-        return failures
+        from netagent.links import change_links  # noqa: PLC0415 - most starts find their devices right
+
+        return [Failure(operation, reason) for operation, reason in await change_links(operations)]
 
     # WireGuard
 
@@ -242,6 +235,18 @@ class OverlayKernel:
                 await self._wireguard.identify(identity)
         if peers:
             await (self._wireguard.remove if removes else self._wireguard.put)(device, peers)
+
+
+def decode_link(payload: bytes) -> Link | None:
+    """None for a device of another kind."""
+    return link_messages.decode_link(payload, name_of)
+
+
+def name_of(index: int) -> str:
+    """Empty when there is no such device."""
+    with suppress(OSError):
+        return socket.if_indextoname(index)
+    return ""
 
 
 def seam_of(thing: Object) -> object:

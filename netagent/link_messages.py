@@ -1,104 +1,54 @@
-"""Devices as rtnetlink messages (linux/if_link.h), both ways. Pure.
+"""Devices as rtnetlink says them (linux/if_link.h): whose each is, and how it is made. Pure.
 
-pyroute2 knows every kind of device; to know the three that are ours takes a tenth of its memory and of its time.
+To read them is all that a start over the right devices needs, and each notification of one; `links` changes them.
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from controlloop.family import Family
+from netagent.instance import Instance
 from netagent.messages import (
     IFINFOMSG,
     IFLA_IFALIAS,
     IFLA_IFNAME,
     IFLA_INFO_KIND,
     IFLA_LINKINFO,
+    LinkLabel,
     address_of,
-    attribute,
     attributes,
-    index_attribute,
     integer,
-    mac_bytes,
     text_of,
 )
 from netagent.state import IpipLink, Link, VxlanLink, WireguardLink
 
-RTM_DELLINK = 17
 IFF_UP = 1
 
 IFLA_ADDRESS, IFLA_MTU, IFLA_INFO_DATA = 1, 4, 2
-IFLA_VXLAN_ID, IFLA_VXLAN_LINK, IFLA_VXLAN_LEARNING, IFLA_VXLAN_PORT, IFLA_VXLAN_GBP = 1, 3, 7, 15, 23
-IFLA_VXLAN_LOCAL = {Family.V4: 4, Family.V6: 17}
+IFLA_VXLAN_ID, IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LEARNING = 1, 3, 4, 7
+IFLA_VXLAN_PORT, IFLA_VXLAN_LOCAL6, IFLA_VXLAN_GBP = 15, 17, 23
 IFLA_IPTUN_LOCAL = 2
 
-
-def creation(link: Link, parent: int) -> bytes:
-    """What the driver must know from the start; `parent` is the index of the underlay interface, 0 for none."""
-    kind, data = KINDS[type(link)]
-    name = attribute(IFLA_IFNAME, link.name.encode() + b"\0")
-    return header(0) + name + shape(link) + link_info(kind, data(link, parent))
-
-
-def shape(link: Link) -> bytes:
-    """What a VXLAN device is made with, so that it never has another; other kinds take it later, or have none."""
-    if not isinstance(link, VxlanLink):
-        return b""
-    return attribute(IFLA_ADDRESS, mac_bytes(link.mac)) + index_attribute(IFLA_MTU, link.mtu)
-
-
-def settings(link: Link, index: int, mac: str) -> bytes:
-    """What can be changed on a device; `mac` is the one it has. The kernel flushes a device's neighbors even for the
-    MAC that it has already.
-    """
-    parts = [header(index), index_attribute(IFLA_MTU, link.mtu), attribute(IFLA_IFALIAS, link.alias.encode())]
-    if isinstance(link, VxlanLink) and link.mac != mac:
-        parts.append(attribute(IFLA_ADDRESS, mac_bytes(link.mac)))
-    return b"".join(parts)
-
-
-def learning(link: VxlanLink, index: int) -> bytes:
-    data = index_attribute(IFLA_VXLAN_ID, link.vni) + attribute(IFLA_VXLAN_LEARNING, bytes([link.learning]))
-    return header(index) + link_info("vxlan", data)
-
-
-def state(link: Link, index: int) -> bytes:
-    return IFINFOMSG.pack(0, 0, index, IFF_UP if link.up else 0, IFF_UP)
-
-
-def header(index: int) -> bytes:
-    """Also a whole request for that device, or to delete it."""
-    return IFINFOMSG.pack(0, 0, index, 0, 0)
-
-
-def link_info(kind: str, data: bytes) -> bytes:
-    return attribute(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, kind.encode()) + attribute(IFLA_INFO_DATA, data))
-
-
-def vxlan_data(link: VxlanLink, parent: int) -> bytes:
-    parts = [
-        index_attribute(IFLA_VXLAN_ID, link.vni),
-        index_attribute(IFLA_VXLAN_LINK, parent),
-        attribute(IFLA_VXLAN_PORT, link.port.to_bytes(2, "big")),
-        attribute(IFLA_VXLAN_LEARNING, bytes([link.learning])),
-    ]
-    if link.local is not None:
-        parts.append(attribute(IFLA_VXLAN_LOCAL[Family.of(link.local)], link.local.packed))
-    return b"".join([*parts, *([attribute(IFLA_VXLAN_GBP, b"")] if link.gbp else [])])
-
-
-def ipip_data(link: IpipLink, _parent: int) -> bytes:
-    return attribute(IFLA_IPTUN_LOCAL, link.local.packed) if link.local else b""
-
-
-KINDS: Mapping[type[Link], tuple[str, Callable[..., bytes]]] = {
-    VxlanLink: ("vxlan", vxlan_data),
-    IpipLink: ("ipip", ipip_data),
-    WireguardLink: ("wireguard", lambda _link, _parent: b""),
+# flanneld's names, by the kinds of device that carry them; wireguard-go's are TUN devices.
+WIREGUARD_NAME = re.compile(r"flannel-wg(-v6)?")
+FLANNELD_NAMES = {
+    "vxlan": re.compile(r"flannel(-v6)?\.[0-9]+"),
+    "ipip": re.compile(r"flannel\.ipip"),
+    "wireguard": WIREGUARD_NAME,
+    "tun": WIREGUARD_NAME,
 }
 
 
-def mac_of(payload: bytes) -> str:
-    return attributes(payload, IFINFOMSG.size).get(IFLA_ADDRESS, b"").hex(":")
+def is_ours(label: LinkLabel, instance: Instance, wanted: Collection[str]) -> bool:
+    """Marked by us, or named by flanneld: of this backend or one before it. Of what flanneld left, an instance that is
+    not the first takes over only what it wants by name: the rest may be a flanneld's that still runs.
+    """
+    name = FLANNELD_NAMES.get(label.kind)
+    if name is None or instance.is_anothers(label.alias):
+        return False
+    return label.alias == instance.alias or (
+        bool(name.fullmatch(label.name)) and (instance.adopts or label.name in wanted)
+    )
 
 
 def decode_link(payload: bytes, name_of: Callable[[int], str]) -> Link | None:
@@ -114,20 +64,18 @@ def decode_link(payload: bytes, name_of: Callable[[int], str]) -> Link | None:
     }
     kind = text_of(info.get(IFLA_INFO_KIND))
     if kind == "vxlan":
-        return VxlanLink(mac=mac_of(payload), **vxlan_options(data, name_of), **common)
+        return VxlanLink(mac=found.get(IFLA_ADDRESS, b"").hex(":"), **vxlan_options(data, name_of), **common)
     if kind == "ipip":
         return IpipLink(local=address_of(data.get(IFLA_IPTUN_LOCAL)), **common)
-    # wireguard-go's are TUN devices.
-    return WireguardLink(**common) if kind in {"wireguard", "tun"} else None
+    return WireguardLink(**common) if kind in FLANNELD_NAMES else None
 
 
 def vxlan_options(data: Mapping[int, bytes], name_of: Callable[[int], str]) -> dict[str, Any]:
-    local = next((data[number] for number in IFLA_VXLAN_LOCAL.values() if number in data), None)
     return {
         "vni": integer(data.get(IFLA_VXLAN_ID)),
         "port": int.from_bytes(data.get(IFLA_VXLAN_PORT, b""), "big"),
         "parent": name_of(integer(data.get(IFLA_VXLAN_LINK))),
-        "local": address_of(local),
+        "local": address_of(data.get(IFLA_VXLAN_LOCAL) or data.get(IFLA_VXLAN_LOCAL6)),
         "learning": bool(integer(data.get(IFLA_VXLAN_LEARNING))),
         "gbp": IFLA_VXLAN_GBP in data,
     }

@@ -1,87 +1,76 @@
-"""Devices in the kernel: read from a dump, created, changed, removed.
+"""Creates, changes and removes devices in the kernel, through pyroute2.
+
+Imported when a device has to be changed, and not before: pyroute2 takes 10 MB and 80 ms, and an agent that finds its
+devices as they should be does without. What it finds is read by `link_messages`.
 
 VXLAN and IPIP devices are the kernel's. A WireGuard device is the kernel's where it has the driver, else a program's:
 wireguard-go outlives us as the kernel's devices do, and ends when its device is deleted.
 """
 
 import errno
-import re
 import socket
-from collections.abc import Collection
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-from controlloop.command import run
-from netagent import link_messages
+from pyroute2 import AsyncIPRoute, NetlinkError
+
+from controlloop.command import CommandError, run
+from controlloop.family import Family
 from netagent.diff import Operation, Verb
-from netagent.instance import Instance
-from netagent.link_messages import RTM_DELLINK
-from netagent.messages import NLM_F_CREATE, NLM_F_EXCL, RTM_GETLINK, RTM_NEWLINK, LinkLabel
-from netagent.netlink import Channel
-from netagent.state import Link, VxlanLink, WireguardLink
+from netagent.state import IpipLink, Link, VxlanLink, WireguardLink
 
-# flanneld's names, by the kinds of device that carry them; wireguard-go's are TUN devices.
-WIREGUARD_NAME = re.compile(r"flannel-wg(-v6)?")
-FLANNELD_NAMES = {
-    "vxlan": re.compile(r"flannel(-v6)?\.[0-9]+"),
-    "ipip": re.compile(r"flannel\.ipip"),
-    "wireguard": WIREGUARD_NAME,
-    "tun": WIREGUARD_NAME,
-}
+VXLAN_LOCAL = {Family.V4: "vxlan_local", Family.V6: "vxlan_local6"}
 
 
-def is_ours(label: LinkLabel, instance: Instance, wanted: Collection[str]) -> bool:
-    """Marked by us, or named by flanneld: of this backend or one before it. Of what flanneld left, an instance that is
-    not the first takes over only what it wants by name: the rest may be a flanneld's that still runs.
+async def change_links(operations: Iterable[Operation]) -> list[tuple[Operation, str]]:
+    """Make changes, in order; gives back those that failed, and why.
+
+    They come from a socket of their own: what we do to devices the monitor must hear, like all others' doing.
     """
-    name = FLANNELD_NAMES.get(label.kind)
-    if name is None or instance.is_anothers(label.alias):
-        return False
-    return label.alias == instance.alias or (
-        bool(name.fullmatch(label.name)) and (instance.adopts or label.name in wanted)
-    )
+    failures = []
+    async with AsyncIPRoute(ext_ack=True) as netlink:
+        for operation in operations:
+            try:
+                await change_link(netlink, operation)
+            except OSError as error:
+                failures.append((operation, error.strerror or str(error)))
+            except CommandError as error:
+                failures.append((operation, str(error)))
+    return failures
 
 
-def decode_link(payload: bytes) -> Link | None:
-    """None for a device of another kind."""
-    return link_messages.decode_link(payload, name_of)
+# pyroute2 is untyped: its socket and what that gives are Any here, and do not leave this file.
 
 
-def index_of(name: str) -> int:
-    """0 when there is no such device."""
-    with suppress(OSError):
-        return socket.if_nametoindex(name)
-    return 0
-
-
-def name_of(index: int) -> str:
-    """Empty when there is no such device."""
-    with suppress(OSError):
-        return socket.if_indextoname(index)
-    return ""
-
-
-async def change_link(channel: Channel, operation: Operation) -> None:
+async def change_link(netlink: Any, operation: Operation) -> None:
     """OSError or CommandError when it cannot be done."""
     link = cast("Link", operation.object)
     if operation.verb in {Verb.REMOVE, Verb.RECREATE}:
-        remove_link(channel, link)
+        await remove_link(netlink, link)
     if operation.verb in {Verb.ADD, Verb.RECREATE}:
-        await create_link(channel, link)
+        await create_link(netlink, link)
     if operation.verb is not Verb.REMOVE:
-        settle_link(channel, link)
+        await settle_link(netlink, link)
 
 
-def remove_link(channel: Channel, link: Link) -> None:
-    with suppress(OSError):  # nobody there is what we want
-        channel.request(RTM_DELLINK, 0, link_messages.header(socket.if_nametoindex(link.name)))
-
-
-async def create_link(channel: Channel, link: Link) -> None:
-    parent = socket.if_nametoindex(link.parent) if isinstance(link, VxlanLink) else 0
+async def request(netlink: Any, verb: str, **what: Any) -> Any:
+    """OSError when the kernel refuses; pyroute2's own error is none."""
     try:
-        channel.request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, link_messages.creation(link, parent))
+        return await netlink.link(verb, **what)
+    except NetlinkError as error:
+        raise OSError(error.code, error.args[1]) from error
+
+
+async def remove_link(netlink: Any, link: Link) -> None:
+    with suppress(OSError):  # nobody there is what we want
+        await request(netlink, "del", index=socket.if_nametoindex(link.name))
+
+
+async def create_link(netlink: Any, link: Link) -> None:
+    try:
+        await request(netlink, "add", ifname=link.name, **creation(link))
     except OSError as error:
         if error.errno != errno.EOPNOTSUPP or not isinstance(link, WireguardLink):
             raise
@@ -89,15 +78,52 @@ async def create_link(channel: Channel, link: Link) -> None:
         await run(["wireguard-go", link.name])
 
 
-def settle_link(channel: Channel, link: Link) -> None:
+def creation(link: Link) -> dict[str, Any]:
+    """What the driver must know from the start, in pyroute2's words."""
+    match link:
+        case VxlanLink():
+            return vxlan_creation(link)
+        case IpipLink():
+            return {"kind": "ipip", **({"ipip_local": str(link.local)} if link.local else {})}
+        case WireguardLink():
+            return {"kind": "wireguard"}
+
+
+def vxlan_creation(link: VxlanLink) -> dict[str, Any]:
+    """With address and MTU, so that the device never has another."""
+    return {
+        "kind": "vxlan",
+        "address": link.mac,
+        "mtu": link.mtu,
+        "vxlan_id": link.vni,
+        "vxlan_link": socket.if_nametoindex(link.parent),
+        "vxlan_port": link.port,
+        "vxlan_learning": int(link.learning),
+        **({VXLAN_LOCAL[Family.of(link.local)]: str(link.local)} if link.local else {}),
+        # An option without a value: it is there or not.
+        **({"vxlan_gbp": True} if link.gbp else {}),
+    }
+
+
+async def settle_link(netlink: Any, link: Link) -> None:
     """What the kernel lets us change on a device that exists. An alias goes in only after creation."""
     index = socket.if_nametoindex(link.name)
-    mac = link_messages.mac_of(channel.ask(RTM_GETLINK, link_messages.header(index)))
-    channel.request(RTM_NEWLINK, 0, link_messages.settings(link, index, mac))
+    await request(
+        netlink, "set", index=index, mtu=link.mtu, ifalias=link.alias, **await changed_mac(netlink, index, link)
+    )
     if isinstance(link, VxlanLink):
-        channel.request(RTM_NEWLINK, 0, link_messages.learning(link, index))
+        learning = int(link.learning)
+        await request(netlink, "set", index=index, kind="vxlan", vxlan_id=link.vni, vxlan_learning=learning)
     accept_no_router_advertisements(link.name)
-    channel.request(RTM_NEWLINK, 0, link_messages.state(link, index))
+    await request(netlink, "set", index=index, state="up" if link.up else "down")
+
+
+async def changed_mac(netlink: Any, index: int, link: Link) -> dict[str, str]:
+    """Empty when the device has it already: the kernel flushes a device's neighbors even for the MAC that it has."""
+    if not isinstance(link, VxlanLink):
+        return {}
+    (found,) = await request(netlink, "get", index=index)
+    return {} if found.get("address") == link.mac else {"address": link.mac}
 
 
 def accept_no_router_advertisements(device: str) -> None:

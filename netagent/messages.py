@@ -257,7 +257,7 @@ def decode_address(payload: bytes, names: Names) -> LinkAddress | None:
 
 
 class LinkLabel(NamedTuple):
-    """What tells whose a device is; reading all of one takes pyroute2 a millisecond."""
+    """What tells whose a device is."""
 
     name: str
     kind: str

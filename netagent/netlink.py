@@ -14,7 +14,6 @@ from itertools import islice
 
 from netagent.diff import Operation
 from netagent.messages import (
-    NLM_F_ACK,
     NLM_F_DUMP,
     NLM_F_DUMP_INTR,
     NLMSG_DONE,
@@ -105,24 +104,17 @@ class Channel:
             return 0
         return int(IFREQ.unpack(answer)[1])
 
-    def request(self, kind: int, flags: int, payload: bytes) -> None:
-        """One change of another kind; OSError when the kernel refuses it."""
-        raise_error(self._answer(kind, flags | NLM_F_ACK, payload))
-
     def ask(self, kind: int, payload: bytes) -> bytes:
         """One object; OSError when there is none."""
-        reply = self._answer(kind, 0, payload)
-        if reply.kind == NLMSG_ERROR:
-            raise_error(reply)
-        return reply.payload
-
-    def _answer(self, kind: int, flags: int, payload: bytes) -> Message:
         self._sequence += 1
-        self._socket.send(message(kind, flags, self._sequence, payload))
+        self._socket.send(message(kind, 0, self._sequence, payload))
         while True:
             for reply in messages(self._socket.recv(DATAGRAM)):
-                if reply.sequence == self._sequence:
-                    return reply
+                if reply.sequence != self._sequence:
+                    continue
+                if reply.kind == NLMSG_ERROR:
+                    raise_error(reply)
+                return reply.payload
 
     def dump(self, request: Dump) -> list[bytes]:
         """All objects of a kind. Asks again when the kernel says that they changed meanwhile."""

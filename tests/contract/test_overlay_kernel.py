@@ -188,6 +188,29 @@ async def test_a_converged_kernel_needs_no_change(kernel):
     assert not (await reconcile(lambda: desired, kernel)).delta
 
 
+LOOK = """
+import asyncio, pickle, sys
+from controlloop.reconcile import reconcile
+from netagent.kernel import OverlayKernel
+desired = pickle.load(sys.stdin.buffer)
+report = asyncio.run(reconcile(lambda: desired, OverlayKernel()))
+print(len(report.delta), "pyroute2" in sys.modules)
+"""
+
+
+async def test_a_start_over_the_right_devices_does_without_pyroute2(real):
+    desired = overlay(Family.V4, Family.V6)
+    argv = [sys.executable, "-c", LOOK]
+    found = []
+    for _ in range(2):
+        done = subprocess.run(  # noqa: ASYNC221 - nothing else runs meanwhile
+            argv, input=pickle.dumps(desired), cwd=ROOT, capture_output=True, check=True
+        )
+        found.append(done.stdout.decode().split())
+    assert found == [[str(len(desired)), "True"], ["0", "False"]]
+    assert await real.dump() == desired
+
+
 @pytest.mark.flannel("42")
 @pytest.mark.parametrize("gone", ["peers", "everything"])
 async def test_removing_what_is_already_gone_succeeds(kernel, gone):

@@ -12,7 +12,7 @@ from netagent.backends.vxlan import Vxlan
 from netagent.desired import marked
 from netagent.firewall.iptables import owned
 from netagent.instance import FIRST, LIMIT, Instance
-from netagent.links import is_ours
+from netagent.link_messages import is_ours
 from netagent.messages import LinkLabel
 from netagent.state import WireguardLink, direct_route
 
