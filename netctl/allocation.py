@@ -1,18 +1,20 @@
 """Which addresses and ports a Service lacks, and which are free: what the API server does for those that meet one.
 
-Pure. Documents are Services as JSON objects that `objects.check` found usable.
+Pure. Documents are Services as JSON objects that `refuse_misshapen` has passed.
 """
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from controlloop.errors import OperatorError
-from controlloop.family import Family
+from controlloop.family import Family, IPAddress
+from proxy.address_text import parse_address
+from proxy.objects import RefusedError
 
 Document = dict[str, Any]
 Claim = str
@@ -28,6 +30,35 @@ class Configured(msgspec.Struct, rename="camel"):
 
     service_cluster_ip_range: str = msgspec.field(default="10.96.0.0/12", name="serviceClusterIPRange")
     service_node_port_range: str = "30000-32767"
+
+
+class _Port(msgspec.Struct, rename="camel"):
+    port: int
+    protocol: str | None = None
+    node_port: int | None = None
+
+
+class _Spec(msgspec.Struct, rename="camel"):
+    type: str | None = None
+    cluster_ip: str | None = msgspec.field(default=None, name="clusterIP")
+    cluster_ips: list[str] | None = msgspec.field(default=None, name="clusterIPs")
+    ip_families: list[Literal["IPv4", "IPv6"]] | None = None
+    ip_family_policy: Literal["SingleStack", "PreferDualStack", "RequireDualStack"] | None = None
+    external_traffic_policy: str | None = None
+    allocate_load_balancer_node_ports: bool | None = None
+    health_check_node_port: int | None = None
+    ports: list[_Port] | None = None
+
+
+class _Shape(msgspec.Struct):
+    """What is read here of a Service."""
+
+    spec: _Spec
+
+
+def refuse_misshapen(document: Any) -> None:
+    """ValueError names the field that is not what it must be."""
+    msgspec.convert(document, _Shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +113,8 @@ def claims_of(document: Document) -> set[Claim]:
         return set()
     ports = [port for port in spec.get("ports") or () if isinstance(port, dict)]
     numbers = [*(port.get("nodePort") for port in ports), spec.get("healthCheckNodePort")]
-    texts = {text for text in _cluster_ips(spec) if isinstance(text, str) and text not in ("", "None")}
-    return {f"clusterips/{text}" for text in texts} | {f"nodeports/{number}" for number in numbers if number}
+    addresses = {f"clusterips/{address}" for text in _cluster_ips(spec) if (address := _parsed(text))}
+    return addresses | {f"nodeports/{number}" for number in numbers if number}
 
 
 def kept(document: Document, stored: Document | None) -> Document:
@@ -141,12 +172,12 @@ def free(pool: Pool, taken: Container[Claim], start: int) -> Iterator[Claim]:
 
 
 def _missing_families(spec: Document, pools: Pools) -> list[Family]:
-    there = {Family.of(ip_address(text)) for text in _cluster_ips(spec)}
-    asked = [FAMILIES[name] for name in spec.get("ipFamilies") or () if name in FAMILIES]
+    there = {Family.of(address) for address in map(_parsed, _cluster_ips(spec)) if address}
+    asked = list(dict.fromkeys(FAMILIES[name] for name in spec.get("ipFamilies") or ()))
     wanted = asked or list(there) or [next(iter(pools.addresses))]
     if _wants_dual(spec):
         wanted += [family for family in pools.addresses if family not in wanted]
-        if spec["ipFamilyPolicy"] == "RequireDualStack" and len(wanted) < 2:
+        if spec.get("ipFamilyPolicy") == "RequireDualStack" and len(wanted) < 2:
             raise OperatorError("ipFamilyPolicy RequireDualStack: the address ranges have one family")
     return [family for family in wanted if family not in there]
 
@@ -160,6 +191,14 @@ def _pool(family: Family, pools: Pools) -> Pool:
 def _cluster_ips(spec: Document) -> list[Any]:
     several = [text for text in spec.get("clusterIPs") or () if text]
     return several or ([spec["clusterIP"]] if spec.get("clusterIP") else [])
+
+
+def _parsed(text: object) -> IPAddress | None:
+    """As the proxy reads it, odd spellings included; None for what is no address of a Service."""
+    try:
+        return parse_address("", text) if isinstance(text, str) else None
+    except RefusedError:
+        return None
 
 
 def _set_cluster_ips(spec: Document, texts: Sequence[str]) -> None:

@@ -14,7 +14,19 @@ import msgspec
 from controlloop.errors import OperatorError, UnavailableError
 from controlloop.etcd import Etcd
 from controlloop.etcd_settings import EtcdSettings
-from netctl.allocation import Claim, Document, Pool, Pools, claims_of, free, given, kept, lacking, parse_pools
+from netctl.allocation import (
+    Claim,
+    Document,
+    Pool,
+    Pools,
+    claims_of,
+    free,
+    given,
+    kept,
+    lacking,
+    parse_pools,
+    refuse_misshapen,
+)
 from netctl.stores import EtcdStore, Store, Stored, locked
 from proxy.endpoints import read_endpoints, read_slice
 from proxy.objects import Decoded, EndpointSlice, Kind, ObjectName, RefusedError, Service, decode
@@ -64,7 +76,9 @@ def check(objects: Objects) -> None:
     for (kind, name), body in objects.items():
         try:
             _check(decode(kind, body))
-        except RefusedError as error:
+            if kind is Kind.SERVICE:
+                refuse_misshapen(msgspec.json.decode(body))
+        except ValueError as error:  # RefusedError is one
             raise OperatorError(f"{kind.value} {name}: {error}") from None
 
 
@@ -172,11 +186,14 @@ def says_the_same(one: bytes, other: bytes) -> bool:
 
 def document_in(stored: Stored | None) -> Document | None:
     """None: nothing that claims anything."""
-    try:
-        document = msgspec.json.decode(stored.body) if stored else None
-    except msgspec.DecodeError:
+    if stored is None:
         return None
-    return document if isinstance(document, dict) and isinstance(document.get("spec"), dict) else None
+    try:
+        document: Document = msgspec.json.decode(stored.body)
+        refuse_misshapen(document)
+    except ValueError:
+        return None
+    return document
 
 
 async def apply_all(store: Store, objects: Objects, ranges: Ranges) -> None:

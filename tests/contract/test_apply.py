@@ -3,16 +3,20 @@
 import asyncio
 from itertools import count
 from json import loads
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from builders import json, make_endpoint_slice, make_service
+from hypothesis import given
+from hypothesis import strategies as st
 
 from controlloop.errors import OperatorError
 from controlloop.etcd import Etcd
 from controlloop.flags import run_command
-from netctl.allocation import parse_pools
+from netctl.allocation import lacking, parse_pools
 from netctl.main import netctl
-from netctl.objects import Applier, Ranges, apply_all, delete_all
+from netctl.objects import Applier, Ranges, apply_all, check, delete_all
 from netctl.stores import DirectoryStore, EtcdStore
 from proxy.objects import Kind, ObjectName
 
@@ -166,3 +170,44 @@ def test_an_option_of_etcd_that_makes_no_sense_is_named(tmp_path, capsys):
     argv = ["apply", "-f", str(tmp_path), "--etcd-certfile", "c"]
     assert run_command(netctl, argv) == 2
     assert capsys.readouterr().err == "netctl: --etcd-certfile c: needs --etcd-keyfile as well\n"
+
+
+ODD = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-5, 70_000),
+    st.sampled_from(["", "None", "10.96.0.5", "10.096.0.5", "fd00::1", "RequireDualStack", "PreferDualStack"]),
+    st.sampled_from(["LoadBalancer", "NodePort", "ExternalName", "ClusterIP", "Local", "Cluster", "TCP", "UDP"]),
+    st.lists(st.sampled_from(["10.96.0.5", "fd00::1", "IPv4", "IPv6", 7, None, ""]), max_size=2),
+)
+PORTS = st.fixed_dictionaries({"port": st.sampled_from([80, 443, 0])}, optional={"nodePort": ODD, "name": ODD})
+FIELDS = (
+    "clusterIP",
+    "clusterIPs",
+    "type",
+    "ipFamilies",
+    "ipFamilyPolicy",
+    "externalTrafficPolicy",
+    "healthCheckNodePort",
+)
+SPECS = st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, ODD) | {"ports": st.lists(PORTS, max_size=2)})
+
+
+@given(SPECS, SPECS)
+def test_whatever_a_service_says_is_refused_or_made_whole(one, other):
+    with TemporaryDirectory() as directory:
+        store = DirectoryStore(Path(directory))
+        for spec in (one, other):
+            made = {
+                "metadata": {"name": "web", "namespace": "default"},
+                "kind": "Service",
+                "apiVersion": "v1",
+                "spec": spec,
+            }
+            try:
+                check({key(made): json(made)})
+                asyncio.run(put(store, made))
+            except OperatorError:
+                continue
+            assert asyncio.run(put(store, made)) == ["unchanged"]
+            assert lacking({"spec": asyncio.run(stored(store))}, POOLS) == []

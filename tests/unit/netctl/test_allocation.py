@@ -50,6 +50,13 @@ def test_what_is_missing(spec, pools, lacks):
     assert kinds(service(80, **spec), pools) == lacks
 
 
+def test_an_address_counts_however_it_is_spelt():
+    odd = service(80, clusterIP="10.096.000.9", ipFamilyPolicy="PreferDualStack")
+    assert kinds(odd, DUAL) == [6]
+    assert claims_of(odd) == {"clusterips/10.96.0.9"}
+    assert claims_of({"spec": {"clusterIPs": [7, "x", "None", None]}}) == set()
+
+
 def test_a_node_port_that_is_given_is_not_missing():
     assert kinds(service({"port": 80, "nodePort": 30007}, 443, type="NodePort", clusterIP="10.96.0.9")) == ["nodeports"]
 
