@@ -6,7 +6,8 @@ import resource
 import network
 import pytest
 from calls import Switchboard
-from rig import VARIANTS, Rig
+from rig import Rig
+from under_test import VARIANTS
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import subprocess
 from contextlib import contextmanager
 
 import pytest
+from disturbances import narrow_overlay, policy, sysctl
 from manifests import port, service, slices
 from namespace import inside
 from network import ADDRESSES
@@ -30,7 +31,7 @@ def node_port(name="web", at="cluster-ip", number=30080, **spec):
 def test_a_packet_outside_of_the_window_where_conntrack_is_liberal(rig, family):
     """It is translated as any other and does no harm; this is how nftables mode, which drops none, is made safe."""
     rig.given(service(), slices("pod-2-1"), tcp_be_liberal=True)
-    with rig.sysctl("net/netfilter/nf_conntrack_tcp_be_liberal", "1"):
+    with sysctl(rig.board.network, "net/netfilter/nf_conntrack_tcp_be_liberal", "1"):
         (call,) = rig.call("pod-1-3", "cluster-ip", 80, family=family)
         rig.stray("pod-2-1", call)
         assert rig.board.echo(call, b"still there", within_s=WITHIN_S) == 11
@@ -40,7 +41,7 @@ def test_a_packet_outside_of_the_window_where_conntrack_is_liberal(rig, family):
 def test_a_node_that_forwards_nothing_by_itself(rig):
     """Whoever set the policy DROP lets pods out by rules of his own; what we masquerade, and answers, pass by ours."""
     rig.given(node_port(), slices("pod-1-1", "pod-2-1"))
-    with rig.policy("FORWARD", "DROP"):
+    with policy(rig.board.network, rig.variant, "FORWARD", "DROP"):
         rig.expect("""
             client  -> node-1:30080  = pod-1-1 pod-2-1 masqueraded
             client  -> cluster-ip:80 = pod-1-1 pod-2-1 masqueraded
@@ -54,7 +55,7 @@ def test_a_node_that_forwards_nothing_by_itself(rig):
 def test_health_checks_come_in_where_nothing_else_does(rig):
     """And the rule that lets them in goes when the port is no longer one."""
     rig.given(health_check_ports=frozenset({HEALTH_PORT}))
-    with rig.policy("INPUT", "DROP"):
+    with policy(rig.board.network, rig.variant, "INPUT", "DROP"):
         rig.expect(f"""
             client -> node-1:{HEALTH_PORT}     = node-1:{HEALTH_PORT}
             client -> node-1:8080              = dropped
@@ -145,7 +146,7 @@ def test_errors_of_an_endpoint_reach_the_caller(rig, family):
 def test_a_narrow_link_on_the_way_to_the_endpoint(rig, family):
     """ICMP says how much fits, to the caller behind the masquerading."""
     rig.given(service(type="LoadBalancer", balancer=["vip"]), slices("pod-2-1"))
-    with rig.narrow_overlay(1300):
+    with narrow_overlay(rig.board.network, 1300):
         for caller, target in (("client", "vip"), ("pod-1-3", "cluster-ip"), ("client", "cluster-ip")):
             assert rig.echo(b"x" * 200_000, caller, target, 80, family=family) == 200_000
 

@@ -1,6 +1,7 @@
 """External addresses and load balancers: who is let in, who lands where, and what the endpoint sees."""
 
 import pytest
+from disturbances import own_address
 from manifests import endpoint, port, service, slices
 from network import ADDRESSES, CROWD_NETWORKS
 
@@ -124,7 +125,7 @@ def test_source_ranges_with_the_node_in_them(rig):
         node-1 -> vip:80 = pod-1-1 masqueraded
         client -> vip:80 = dropped
     """)
-    with rig.own_address("vip"):
+    with own_address(rig.board.network, "vip"):
         rig.expect("node-1 -> vip:80 = pod-1-1 masqueraded")
         rig.add(balanced(loadBalancerSourceRanges=ranges("client")))
         rig.expect("node-1 -> vip:80 = dropped")

@@ -1,8 +1,9 @@
 """Who is masqueraded: every kind of caller, address and policy, by every way to tell pods (kube-proxy's matrix)."""
 
 import pytest
+from disturbances import marking
 from manifests import port, service, slices
-from rig import IPTABLES
+from under_test import IPTABLES
 
 from controlloop.family import Family
 
@@ -127,7 +128,7 @@ def test_the_mark_is_one_bit_and_gone_afterwards(rig, bit):
     """Whoever marks packets with other bits finds them as they were, and ours nowhere behind the last hook."""
     rig.given(service(), slices("pod-1-1", "pod-2-1"), masquerade_bit=bit)
     other = 1 << (bit + 7) % 32
-    with rig.marking(other) as marks_seen:
+    with marking(rig.board.network, other) as marks_seen:
         rig.expect("""
             client -> cluster-ip:80  = pod-1-1 pod-2-1 masqueraded
             client -> pod-1-1:8080   = pod-1-1

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 import pytest
 from manifests import port, service, slices
 from namespace import inside
-from rig import IPTABLES, VARIANTS, Rig
+from rig import Rig
+from under_test import IPTABLES, VARIANTS
 
 kube_proxy = pytest.mark.kube_proxy
 
