@@ -157,6 +157,22 @@ class ApiServer:
         for writer in self.writers:
             writer.transport.abort()
 
+    async def up(self, tls=None):
+        """Listen, at the port of last time where there was one."""
+        self.listener = await asyncio.start_server(self.serve, "127.0.0.1", self.port, ssl=tls)
+        self.port = self.listener.sockets[0].getsockname()[1]
+
+    async def down(self):
+        """Refuse connections, and drop those that stand."""
+        self.listener.close()
+        self.drop_connections()
+        for task in list(self.tasks):
+            task.cancel()
+        for task in list(self.tasks):
+            with suppress(asyncio.CancelledError):
+                await task
+        await self.listener.wait_closed()
+
     def accept_only(self, token):
         self.token = token
 
@@ -427,19 +443,11 @@ def merged(content, patch):
 async def running_apiserver(*, tls=None, **attributes):
     """An ApiServer on a free port of 127.0.0.1, gone at the end together with its connections."""
     made = ApiServer(**attributes)
-    server = await asyncio.start_server(made.serve, "127.0.0.1", 0, ssl=tls)
-    made.port = server.sockets[0].getsockname()[1]
+    await made.up(tls)
     try:
         yield made
     finally:
-        server.close()
-        made.drop_connections()
-        for task in list(made.tasks):
-            task.cancel()
-        for task in list(made.tasks):
-            with suppress(asyncio.CancelledError):
-                await task
-        await server.wait_closed()
+        await made.down()
 
 
 def node(name, *pod_cidrs, annotations=None, **metadata):

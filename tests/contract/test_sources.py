@@ -454,6 +454,39 @@ async def test_away_says_why_and_traffic_keeps_its_frontends(server):
         await eventually(lambda: not followed.source.away)
 
 
+@pytest.mark.kube_proxy("6.2-9")
+async def test_a_server_that_restarts_is_followed_again_and_its_lost_past_is_no_loss(server):
+    server.put("services", make_service())
+    async with following_api(server) as followed:
+        await followed.serves({"10.96.0.10:80": ""})
+        await server.down()
+        await eventually(lambda: "Connect" in followed.source.away or "refused" in followed.source.away)
+        assert followed.served() == {"10.96.0.10:80": ""}
+        server.put("services", make_service(cluster_ips=["10.96.0.11"]))
+        server.put("services", make_service(name="other", cluster_ips=["10.96.0.20"]))
+        server.compact()
+        await server.up()
+        await followed.serves({"10.96.0.11:80": ""})
+        await followed.serves({"10.96.0.20:80": ""}, OTHER)
+        await eventually(lambda: not followed.source.away)
+
+
+@pytest.mark.kube_proxy("6.2-9")
+async def test_a_server_that_was_restored_to_an_older_state_is_listed_again(server):
+    server.put("services", make_service())
+    async with following_api(server) as followed:
+        for last in range(1, 6):
+            server.put("services", make_service(cluster_ips=[f"10.96.0.1{last}"]))
+        await followed.serves({"10.96.0.15:80": ""})
+        await server.down()
+        server.history.clear()
+        server.revision = 2
+        server.put("services", make_service(cluster_ips=["10.96.0.12"]))
+        await server.up()
+        # A server sends bookmarks now and then; here until the watch stands again and hears one.
+        await eventually(lambda: server.bookmark() or followed.served() == {"10.96.0.12:80": ""})
+
+
 async def test_a_list_of_30_mb_is_taken_in_page_by_page_without_what_nobody_reads(server):
     noise = [{"manager": "controller", "fieldsV1": {f"f:field-{number}": {} for number in range(800)}}]
     for number in range(2000):
