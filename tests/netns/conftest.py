@@ -4,6 +4,7 @@ import itertools
 import os
 
 import pytest
+from proxy_lab import VARIANTS, bring_up_proxy
 
 from lab.cluster import can_run, sweep, up
 from lab.topology import Spec
@@ -39,5 +40,13 @@ def bring_up(**settings):
 def cluster(request):
     """Three nodes, two pods on each, a client outside, in one mode."""
     made = bring_up(mode=request.param)
+    yield made
+    made.down()
+
+
+@pytest.fixture(scope="session", params=VARIANTS)
+def proxy(request):
+    """One node with a netproxy on an API server, for all modules, in one variant."""
+    made = bring_up_proxy(request.param)
     yield made
     made.down()

@@ -86,19 +86,20 @@ class ProxyLab(Cluster):
     def put_objects(self, plural, *objects):
         self.server.do(lambda api: [api.put(plural, one) for one in objects])
 
-    def serve(self, name, address, pods, *, protocol="TCP", target_port=8080, annotations=None, **spec):
+    def serve(self, name, address, pods, *, protocol="TCP", target_port=8080, annotations=None, status=None, **spec):
         """A Service at port 80 with these pods behind it, or with others than before."""
         made = service(name, address, protocol=protocol)
         made["metadata"]["annotations"] = annotations or {}
         made["spec"] |= spec
+        made["status"] = status or {}
         self.put_objects("services", made)
         self.back(name, pods, protocol=protocol, port=target_port)
 
-    def back(self, name, pods, *, protocol="TCP", port=8080, **conditions):
-        """These pods serve it; with conditions such as `terminating=True`."""
+    def back(self, name, pods, *, protocol="TCP", port=8080, by_pod=None):
+        """These pods serve it; `by_pod` has the conditions of those that are not just ready."""
         made = endpoint_slice(name, self, pods, protocol=protocol, port=port)
-        for endpoint in made["endpoints"]:
-            endpoint["conditions"] = conditions
+        for pod, endpoint in zip(pods, made["endpoints"], strict=True):
+            endpoint["conditions"] = (by_pod or {}).get(pod, {})
         self.put_objects("endpointslices", made)
 
     def take_away(self, name):
@@ -153,15 +154,15 @@ class ProxyLab(Cluster):
             return socket.create_connection((address, port), timeout=within_s)
 
     @contextmanager
-    def datagrams(self, caller, address, port=80, *, source_port=0):
+    def datagrams(self, caller, address, port=80):
         """A function that sends a datagram from always the same port, and gives back who answered it."""
         with inside(self.spec.namespace(caller)), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as held:
-            held.bind(("", source_port))
+            held.connect((address, port))  # or nobody tells it of a refusal
             held.settimeout(0.3)
 
             def ask():
                 try:
-                    held.sendto(b"hello\n", (address, port))
+                    held.send(b"hello\n")
                     return held.recv(256).decode().split()[0]
                 except (ConnectionRefusedError, PermissionError):
                     return "refused"
