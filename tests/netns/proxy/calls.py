@@ -63,6 +63,8 @@ class Call:
     """The caller's address as the server saw it."""
     own: str = ""
     """The caller's address as the caller knows it."""
+    reached: str = ""
+    """Which address of the server it was; TCP only."""
     opened: socket.socket = field(init=False, repr=False)
     own_port: int = 0
 
@@ -112,7 +114,8 @@ class Switchboard:
 
     def _accept(self, listener: socket.socket, name: str) -> None:
         connection, peer = listener.accept()
-        connection.send(f"{name} {peer[0].removeprefix(MAPPED)}\n".encode())
+        own = connection.getsockname()[0]
+        connection.send(f"{name} {peer[0].removeprefix(MAPPED)} {own.removeprefix(MAPPED)}\n".encode())
         self._on_read(connection, self._echo)
 
     def _answer_datagram(self, server: socket.socket, name: str) -> None:
@@ -297,7 +300,7 @@ def _read_answer(call: Call) -> bool:
             return False
         data = packet[SCTPChunkParamStateCookie].cookie
     words = data.decode().split()
-    call.outcome, call.seen_as = words[:2] if len(words) > 1 else ("closed", "")
+    call.outcome, call.seen_as, call.reached = (*words, "")[:3] if len(words) > 1 else ("closed", "", "")
     return True
 
 

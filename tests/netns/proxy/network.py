@@ -38,6 +38,8 @@ BALANCER_NETWORKS = networks("203.0.113.0/24", "2001:db8:cb::/64")
 EXTERNAL_NETWORKS = networks("192.0.2.0/24", "2001:db8:c0::/64")
 CROWD_NETWORKS = networks("172.30.0.0/16", "fd00:172:30::/64")
 """Many clients: addresses behind the client."""
+FARM_NETWORKS = networks("10.245.0.0/16", "fd00:10:245::/64")
+"""Many endpoints: addresses that pod-2-1 has beside its own."""
 
 PODS = {
     f"pod-{node}-{number}": both(f"10.244.{node}.1{number}", f"fd00:10:244:{node}::1{number}")
@@ -79,6 +81,12 @@ LINK = {"node-1": both("10.20.0.1", "fd00:10:20::1"), "node-2": both("10.20.0.2"
 ANYWHERE = networks("0.0.0.0/0", "::/0")
 PREFIX = {Family.V4: 16, Family.V6: 64}
 POD_PREFIX = {Family.V4: 24, Family.V6: 64}
+
+FARM_WAYS = {
+    "node-1": {family: f"{FARM_NETWORKS[family]} via {LINK['node-2'][family]}" for family in Family},
+    "node-2": {family: f"{FARM_NETWORKS[family]} via {PODS['pod-2-1'][family]}" for family in Family},
+    "pod-2-1": {family: f"local {FARM_NETWORKS[family]} dev lo" for family in Family},
+}
 
 AT_ONCE = ("net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.eth0.accept_dad=0")
 """A new IPv6 address is of use without a second of asking whether somebody else has it."""
@@ -145,6 +153,8 @@ def _extend(network: Network) -> None:
         set_sysctls(network.namespace(pod), AT_ONCE)
         ip("-n", network.namespace(pod), batch=_pod_lines(pod, addresses))
     ip("-n", network.namespace("client"), batch=_client_lines())
+    for host, way in FARM_WAYS.items():
+        ip("-n", network.namespace(host), batch=[f"route add {way[family]}" for family in Family])
     ip("-n", network.namespace("node-2"), batch=_through_node_1_lines())
 
 

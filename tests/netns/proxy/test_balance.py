@@ -1,8 +1,10 @@
 """How connections are shared out among endpoints, counted over real ones."""
 
+from collections import Counter
+
 import pytest
 from manifests import endpoint, port, service, slices
-from network import ADDRESSES, CROWD_NETWORKS
+from network import ADDRESSES, CROWD_NETWORKS, FARM_NETWORKS
 from rig import only_iptables, only_nftables
 
 from controlloop.family import Family
@@ -193,3 +195,29 @@ def test_a_dozen_endpoints_in_three_slices(rig):
     rig.given(balanced_by("round-robin"), *many)
     servers = [pod + suffix for pod in FOUR for suffix in ("", ":8081", ":8082")]
     assert rig.spread("pod-1-3", "cluster-ip", 80, count=120) == dict.fromkeys(servers, 10)
+
+
+@both_families
+def test_a_thousand_endpoints(rig, family):
+    """In ten slices, as Kubernetes cuts them. Each has its turn once, and with one more or less again."""
+    rig.given(balanced_by("round-robin"), *farm(family, 1000))
+    assert turns(rig, family, 1000) == Counter(str(FARM_NETWORKS[family][number]) for number in range(1, 1001))
+    rig.add(*farm(family, 999))
+    assert set(turns(rig, family, 999 * 2).values()) == {2}
+    rig.add(*farm(family, 1001))
+    assert set(turns(rig, family, 1001).values()) == {1}
+
+
+def farm(family, count):
+    """EndpointSlices of a hundred endpoints at the farm."""
+    addresses = [str(FARM_NETWORKS[family][number]) for number in range(1, count + 1)]
+    for number, start in enumerate(range(0, 1100, 100)):
+        (made,) = slices(name=f"web-{number}", families=[family])
+        some = addresses[start : start + 100]
+        yield {**made, "endpoints": [{"addresses": [address], "nodeName": "node-2"} for address in some]}
+
+
+def turns(rig, family, count):
+    calls = rig.call("pod-1-3", "cluster-ip", 80, family=family, count=count)
+    rig.board.hang_up(calls)
+    return Counter(call.reached for call in calls)

@@ -42,6 +42,8 @@ def test_external_policy_local(rig):
         node-1  -> external-ip:80 = pod-1-1 pod-2-1 masqueraded
         node-1  -> vip:80         = pod-1-1 pod-2-1 masqueraded
         client  -> cluster-ip:80  = pod-1-1 pod-2-1 masqueraded
+        pod-1-1 -> vip:80         = pod-1-1 pod-2-1
+        pod-1-1 -> node-1:30080   = pod-1-1 pod-2-1
     """)
 
 
