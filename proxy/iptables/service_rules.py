@@ -51,7 +51,7 @@ class ServiceRules:
             self._hang(SERVICES, NODE_PORTS, frontend, self._entrance(frontend))
         if not frontend.endpoints:
             drops = frontend.refusal is Refusal.DROP
-            self._hang(REFUSED, REFUSED_PORTS, frontend, "DROP" if drops else self._dispatch.reject)
+            self._hang(REFUSED, REFUSED_PORTS, frontend, "DROP" if drops else self._dispatch.reject(frontend.protocol))
         elif frontend.sources:
             # Whom the ALLOW chain let pass has another destination by now.
             self._hang(REFUSED, REFUSED_PORTS, frontend, "DROP")

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
 from controlloop.address import network
 from controlloop.family import Family, IPNetwork
 from controlloop.iptables.chains import Key, Rules
+from proxy.frontends import Protocol
 from proxy.iptables.chains import PREFIX
 from proxy.iptables.tree import Root
 from proxy.node import Interfaces, Surroundings
@@ -55,8 +55,10 @@ class Dispatch:
             strangers = (f"! {pods}{mark}",)
         return cls(surroundings.family, (mark,), strangers, pods)
 
-    @cached_property
-    def reject(self) -> str:
+    def reject(self, protocol: Protocol) -> str:
+        """A reset is understood by every TCP at once, and the kernel sends as many as are needed; ICMP it rations."""
+        if protocol is Protocol.TCP:
+            return "REJECT --reject-with tcp-reset"
         return f"REJECT --reject-with {'icmp' if self.family is Family.V4 else 'icmp6'}-port-unreachable"
 
 

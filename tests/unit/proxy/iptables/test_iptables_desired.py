@@ -117,14 +117,14 @@ def test_without_a_network_outside_of_the_pods_nothing_is_marked(cidr):
 
 def test_ipv6_takes_the_same_path():
     web = frontend(address="fd00::1", endpoints=(endpoint("fd00:1::2", is_local=True),))
-    idle = frontend(address="fd00::2", endpoints=())
+    idle = frontend(address="fd00::2", protocol=Protocol.UDP, endpoints=())
     objects = planned(web, idle, family=Family.V6, cidr=ip_network("fd00:1::/64"))
     assert service_chains(objects) == [
         ("! -s fd00:1::/64 -j MARK --set-xmark 0x4000/0x4000", "-p tcp -j DNAT --to-destination [fd00:1::2]:8080")
     ]
     assert objects["nat", "NETPROXY-HAIRPIN"] == ("-s fd00:1::2/128 -d fd00:1::2/128 -j MASQUERADE --random-fully",)
     (reject,) = objects["filter", "NETPROXY-REFUSED"]
-    assert reject.startswith("-d fd00::2/128 -p tcp -m tcp --dport 80 ")
+    assert reject.startswith("-d fd00::2/128 -p udp -m udp --dport 80 ")
     assert reject.endswith(" -j REJECT --reject-with icmp6-port-unreachable")
 
 
