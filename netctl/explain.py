@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from controlloop.command import CommandError
 from controlloop.errors import OperatorError
 from controlloop.family import Family, IPAddress
 from netctl.explain_kernel import KernelSight
+from netctl.explain_rules import RuleReader
 from netctl.explanation import Explanation
 from netctl.flow_words import THIS_NODE, Target, read_target
 from netctl.output import render_document
@@ -67,13 +69,13 @@ def explained(source: str, target: Target, run_dir: Path) -> Explanation:
     family = Family.of(place.address)
     if caller is not None and Family.of(caller) is not family:
         raise OperatorError(f"explain: {caller} and {place.address} are of two families; want both of one")
-    sight = KernelSight(family)
-    packet = first_packet(sight, caller, place, protocol)
-    notes = Notes()
-    outcomes = Journey(sight.rulesets(), sight, notes).travel(packet)
-    live, found = (True, frontend) if frontend else owner(sight, packet, run_dir)
-    peers = listed_peers(run_dir)
-    hops = {each: hop(each.packet.to.address, each.route, sight, peers) for each in outcomes}
+    with closing(KernelSight(family)) as sight:
+        packet = first_packet(sight, caller, place, protocol)
+        notes = Notes()
+        outcomes = Journey(list(RuleReader(family, sight).rulesets()), sight, notes).travel(packet)
+        live, found = (True, frontend) if frontend else owner(sight, packet, run_dir)
+        peers = listed_peers(run_dir)
+        hops = {each: hop(each.packet.to.address, each.route, sight, peers) for each in outcomes}
     return Explanation(packet, outcomes, notes, hops, found, live)
 
 

@@ -125,14 +125,15 @@ class Explanation:
     def _lines(self, *, wide: bool) -> Iterator[str]:
         packet = self.packet
         yield f"{packet.source} -> {packet.to}/{packet.protocol}: {self.verdict}{self._owner()}"
-        yield f"  from         {f'outside, through {packet.came_in}' if packet.came_in else 'this node'}"
+        yield f"  comes        {f'in through {packet.came_in}' if packet.came_in else 'from this node'}"
         if self.reason:
             yield from told("lost" if self.verdict in ("dnat", "pass") else self.verdict, self.reason.text, wide=wide)
         if not self.live:
             yield "  live         no: netproxy does not answer; this is what the kernel has"
-        if self.verdict in ("dnat", "pass"):
-            answer = f"{'yes' if self.masquerade else 'no'}: {self.masquerade_why}"
-            yield from told("masquerade", answer, wide=wide)
+        if self.verdict == "pass" and not self.service and self.live:
+            yield "  service      none has this address, port and protocol"
+        if self.masquerade or self.verdict == "dnat":
+            yield from told("masquerade", self._masquerade_text(), wide=wide)
         for warning in self.notes.warnings:
             yield from told("warning", warning, wide=wide)
         for step in self.steps:
@@ -149,19 +150,16 @@ class Explanation:
 
     def _ends(self, *, wide: bool) -> Iterator[str]:
         for each in self.backends:
-            yield f"  {each.probability:7.1%}  {each.place}{end_note(each, mixed=self._is_mixed)}"
+            yield f"  {each.probability:>10.1%}   {each.place}{', masqueraded' if each.masquerade else ''}"
             yield from told("", each.reason.text if each.reason else each.hop.text, wide=wide)
         if self.verdict == "pass":
             for outcome in self.outcomes:
                 yield from told("way", self.hops[outcome].text, wide=wide)
 
-    @property
-    def _is_mixed(self) -> bool:
-        return len({outcome.packet.masqueraded for outcome in self.outcomes}) > 1
-
-
-def end_note(backend: Backend, *, mixed: bool) -> str:
-    return f"  (masqueraded: {backend.masquerade_why})" if mixed and backend.masquerade else ""
+    def _masquerade_text(self) -> str:
+        masqueraded = {outcome.packet.masqueraded for outcome in self.outcomes}
+        answer = "towards one endpoint" if len(masqueraded) > 1 else "yes" if self.masquerade else "no"
+        return f"{answer}: {self.masquerade_why}"
 
 
 def told(title: str, text: str, *, wide: bool) -> Iterator[str]:

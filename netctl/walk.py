@@ -141,6 +141,11 @@ class Notes:
     def step(self, place: str, does: str, why: str = "") -> None:
         self.steps[Step(self.hook, place, does, why)] = None
 
+    def forget_jump(self, seen: int, chain: str) -> None:
+        """A jump that led nowhere is not worth telling: since then there were `seen` steps, and there still are."""
+        if len(self.steps) == seen and seen and next(reversed(self.steps)).does == f"jump {chain}":
+            self.steps.popitem()
+
     def unsure(self, place: str, rule: str, reason: object) -> None:
         self.warnings[f"{self.hook}: {place} may catch it: {rule} (not decided here: {reason})"] = None
 

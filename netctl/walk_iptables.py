@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 
-from controlloop.family import Family
 from netctl.walk import OURS, BaseChain, Branch, Notes, Packet, Place, Sight, Unsure, Verdict
 
 PRIORITIES = {"raw": -300, "mangle": -150, "nat": -100, "filter": 0, "security": 50}
@@ -84,9 +83,8 @@ def _operands(word: str) -> int:
 class IptablesRules:
     """One variant's tables of one family."""
 
-    def __init__(self, family: Family, tables: Collection[str], chains: ListChain, sight: Sight, name: str) -> None:
+    def __init__(self, tables: Collection[str], chains: ListChain, sight: Sight, name: str) -> None:
         """`name` says which variant it is, for who reads."""
-        self._family = family
         self._tables = tables
         self._list = chains
         self._sight = sight
@@ -234,15 +232,13 @@ class IptablesRules:
             yield from self._into(table, chain, rule, packet, notes)
 
     def _into(self, table: str, chain: str, rule: Rule, packet: Packet, notes: Notes) -> Iterator[tuple[bool, Branch]]:
-        seen = len(notes.steps)
         place = f"{self._name} {table} {chain}"
         if rule.target.startswith(OURS):
             notes.step(place, f"{'goto' if rule.is_goto else 'jump'} {rule.target}", rule.comment or _matching(rule))
+        seen = len(notes.steps)
         for _, branch in self._walk(table, rule.target, packet, notes):
             yield branch.verdict is not None or rule.is_goto, branch
-        if len(notes.steps) == seen + 1 and not rule.comment:
-            # It led nowhere: a tree without this address.
-            notes.steps.popitem()
+        notes.forget_jump(seen, rule.target)
 
     def _balancing(self, table: str, chain: str) -> str:
         """How a chain chooses among endpoints, for who reads."""
@@ -295,4 +291,5 @@ def _without_chain(rule: Rule) -> str:
 
 def _matching(rule: Rule) -> str:
     """What a packet has to be for the rule, for who reads."""
-    return _without_chain(rule).partition(" -j ")[0] if " -j " in rule.text.removeprefix("-A ") else ""
+    words = f" {_without_chain(rule)}"
+    return words.partition(" -g " if rule.is_goto else " -j ")[0].strip()

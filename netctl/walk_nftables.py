@@ -98,8 +98,10 @@ class NftTable:
         for way in self._rule(rule, branch.packet, notes):
             share = branch.share * way.share
             if way.goes_to:
+                seen = len(notes.steps)
                 for each in scaled(list(self._chain(way.goes_to, way.packet, notes)), share):
                     yield each.verdict is not None or not way.returns, each
+                notes.forget_jump(seen, way.goes_to)
             else:
                 why = self._why(rule) if way.verdict else ""
                 yield way.ends or way.verdict is not None, Branch(share, way.packet, way.verdict, why)

@@ -73,7 +73,9 @@ def hop(to: IPAddress, route: RouteAnswer | None, sight: PathSight, peers: Seque
     if isinstance(link, IpipLink):
         end = route.gateway
     peer = peer_named(end or next_hop, to, peers)
-    known = Hop(text, route.device, KINDS.get(type(link), "") if link else "", route.gateway, mac, end, peer, route.mtu or mtu)
+    known = Hop(
+        text, route.device, KINDS.get(type(link), "") if link else "", route.gateway, mac, end, peer, route.mtu or mtu
+    )
     return known if not isinstance(link, VxlanLink) else with_problem(known)
 
 
