@@ -32,6 +32,9 @@ from proxy.sources.opening import open_source
 from proxy.status import ProxyStatus
 from proxy.tracker import Tracker
 
+LAST_WORDS_S = 2.0
+"""What an Event may take that tells why we exit."""
+
 log = Log("netproxy")
 
 Changes = Sequence[tuple[ServiceName, tuple[Frontend, ...]]]
@@ -67,7 +70,7 @@ class Netproxy:
 
     async def run(self, changed_settings: AsyncGenerator[Settings, None]) -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(Servers(self._settings, self._status.routes()).run())
+            group.create_task(Servers(self._settings, self._status.routes(), self._not_served).run())
             group.create_task(self._watch.run())
             group.create_task(self._follow())
             group.create_task(self._follow_settings(changed_settings))
@@ -76,6 +79,12 @@ class Netproxy:
             if self._events:
                 group.create_task(self._events.run())
                 self._events.starting()
+
+    async def _not_served(self, page: str, reason: str) -> None:
+        if self._events:
+            self._events.not_served(page, reason)
+            if self._settings.bind_hard_fail:
+                await self._events.sent(LAST_WORDS_S)
 
     async def _follow(self) -> None:
         async with aclosing(self._source.batches()) as batches:
@@ -175,6 +184,8 @@ class Netproxy:
         await checks.settle(self._tracker.health_checks(), tuple(self._health_check_addresses()))
         if self._events:
             self._events.troubled(checks.failures, dict(self._rules.quarantined()))
+            for name, reason in self._rules.fights():
+                self._events.fought(name, reason)
 
     async def _clean_flows(self, resync: bool) -> None:  # noqa: FBT001 - the runner's contract
         del resync  # what is due is due

@@ -4,7 +4,10 @@ They are for people to read: one that cannot be sent is dropped, and nothing wai
 """
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
@@ -17,6 +20,9 @@ from controlloop.logs import Log
 from controlloop.printable import printable
 from proxy.frontends import ServiceName
 
+AGAIN_S = 300.0
+"""What was told is not told again for so long, however often it ends and begins."""
+REMEMBERED = 1000
 QUEUED = 100
 """More at once help nobody, and the API server least."""
 NODE_NAMESPACE = "default"
@@ -36,23 +42,40 @@ class Occasion:
 
 
 STARTING = Occasion("Starting", "StartKubeProxy", is_warning=False)
+NO_HEALTHZ = Occasion("FailedToStartProxierHealthcheck", "StartKubeProxy")
+NO_METRICS = Occasion("FailedToStartMetricServer", "StartKubeProxy")
 NO_HEALTH_CHECK = Occasion("FailedToStartServiceHealthcheck", "Listen")
 REFUSED = Occasion("FailedToProgramService", "ProgramRules")
 """Kube-proxy has none for this: there one bad Service stops all."""
+FIGHT = Occasion("RulesUndone", "ProgramRules")
+"""Another program keeps undoing our rules; kube-proxy would not know."""
 
 
 class Events:
-    def __init__(self, client: ApiClient, node_name: str) -> None:
+    def __init__(self, client: ApiClient, node_name: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._client = client
         self._node_name = node_name
+        self._clock = clock
         self._queue: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue(QUEUED)
         self._told: dict[Occasion, dict[ServiceName, str]] = {}
+        self._last: OrderedDict[tuple[Occasion, str, str, str], float] = OrderedDict()
+        """When each was told, the oldest first."""
         self._numbers = count()
 
     def starting(self) -> None:
+        self._of_node(STARTING, "")
+
+    def not_served(self, page: str, reason: str) -> None:
+        """The port of `healthz` or that of `metrics` cannot be had."""
+        self._of_node(NO_HEALTHZ if page == "healthz" else NO_METRICS, reason)
+
+    def fought(self, rules: str, reason: str) -> None:
+        self._of_node(FIGHT, f"{rules}: {reason}")
+
+    def _of_node(self, occasion: Occasion, note: str) -> None:
         # As kube-proxy and the kubelet: the uid of a Node in an Event is its name.
         regarding = {"kind": "Node", "name": self._node_name, "uid": self._node_name}
-        self._tell(STARTING, regarding, NODE_NAMESPACE, "")
+        self._tell(occasion, regarding, NODE_NAMESPACE, note)
 
     def troubled(self, no_health_check: Mapping[ServiceName, str], refused: Mapping[ServiceName, str]) -> None:
         """Services whose health check port cannot be had, and those whose rules the kernel refuses; and why."""
@@ -67,6 +90,14 @@ class Events:
                 await self._client.create(EVENTS.within(namespace), event)
             except UnavailableError as error:
                 log.debug("an event is dropped", reason=event["reason"], error=error)
+            finally:
+                self._queue.task_done()
+
+    async def sent(self, within_s: float) -> None:
+        """Return when all were sent or dropped, or when that takes too long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._queue.join()
 
     def _tell_new(self, occasion: Occasion, notes: Mapping[ServiceName, str]) -> None:
         before, self._told[occasion] = self._told.get(occasion, {}), dict(notes)
@@ -75,7 +106,19 @@ class Events:
                 regarding = {"kind": "Service", "name": service.name, "namespace": service.namespace}
                 self._tell(occasion, regarding, service.namespace, note)
 
+    def _is_news(self, occasion: Occasion, namespace: str, name: str, note: str) -> bool:
+        what, now = (occasion, namespace, name, note), self._clock()
+        if what in self._last and now - self._last[what] < AGAIN_S:
+            return False
+        self._last[what] = now
+        self._last.move_to_end(what)
+        if len(self._last) > REMEMBERED:
+            self._last.popitem(last=False)
+        return True
+
     def _tell(self, occasion: Occasion, regarding: Mapping[str, str], namespace: str, note: str) -> None:
+        if not self._is_news(occasion, namespace, regarding["name"], note):
+            return
         now = datetime.now(UTC)
         event = {
             "apiVersion": "events.k8s.io/v1",

@@ -276,12 +276,18 @@ class RuleSync(Generic[K, V]):
             if desired.get(key) == actual:
                 continue
             if not planned and (wait_s := self._limiter.wait_s(key)):
-                self._drift[key] = actual
-                self._wake_in(wait_s)
+                self._hold_back(key, actual, wait_s)
                 continue
             delta.record(key, actual, desired.get(key))
             if not planned:
                 self._count_repairs((key,))
+
+    def _hold_back(self, key: K, actual: V | None, wait_s: float) -> None:
+        self._drift[key] = actual
+        if self._limiter.fights.get(key) == 1:
+            writer = self._last_writer or "another program"
+            log.warning("repairs held back", rules=self.name, object=key, undone_by=writer, for_s=round(wait_s, 1))
+        self._wake_in(wait_s)
 
     def _count_repairs(self, keys: Iterable[K]) -> None:
         kinds = Counter(self._backend.kind(key) for key in keys)

@@ -1,6 +1,7 @@
 """Events as an API server gets them: what is told, once, and what happens when nobody takes them."""
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
 
 import pytest
@@ -9,7 +10,7 @@ from apiserver import Fault, running_apiserver
 
 from controlloop.errors import UnavailableError
 from controlloop.kubernetes.resources import EVENTS
-from proxy.events import QUEUED, Events
+from proxy.events import AGAIN_S, QUEUED, Events
 from proxy.frontends import ServiceName
 
 WEB, OTHER = ServiceName("shop", "web"), ServiceName("shop", "other")
@@ -22,9 +23,9 @@ async def server():
 
 
 @asynccontextmanager
-async def sending(server):
+async def sending(server, clock=time.monotonic):
     client = client_of(server)
-    events = Events(client, "node-a")
+    events = Events(client, "node-a", clock)
     task = asyncio.create_task(events.run())
     try:
         async with asyncio.timeout(20):
@@ -67,16 +68,35 @@ async def test_trouble_is_told_when_it_begins_and_when_its_reason_changes(server
         events.troubled({WEB: "port 30000: in use"}, {})
         events.troubled({WEB: "port 30000: in use"}, {OTHER: "refused by the kernel"})
         events.troubled({WEB: "port 30001: in use"}, {OTHER: "refused by the kernel"})
-        events.troubled({}, {})
-        events.troubled({WEB: "port 30001: in use"}, {})
-        await arrived(server, 4)
+        await arrived(server, 3)
     assert told(server) == [
         ("FailedToStartServiceHealthcheck", "web", "port 30000: in use"),
         ("FailedToProgramService", "other", "refused by the kernel"),
         ("FailedToStartServiceHealthcheck", "web", "port 30001: in use"),
-        ("FailedToStartServiceHealthcheck", "web", "port 30001: in use"),
     ]
     assert {namespace for namespace, _ in server.objects["events"]} == {"shop"}
+
+
+async def test_trouble_that_comes_and_goes_is_told_once_in_five_minutes(server):
+    times = iter([0.0, AGAIN_S - 1, AGAIN_S, AGAIN_S])
+    async with sending(server, lambda: next(times)) as events:
+        for _ in range(3):
+            events.troubled({WEB: "port 30000: in use"}, {})
+            events.troubled({}, {})
+        events.fought("chain services", "undone")
+        await arrived(server, 3)
+    assert [reason for reason, _, _ in told(server)] == ["FailedToStartServiceHealthcheck"] * 2 + ["RulesUndone"]
+
+
+async def test_last_words_are_waited_for_and_not_for_long(server):
+    async with sending(server) as events:
+        events.starting()
+        await events.sent(10)
+        assert len(server.objects["events"]) == 1
+        server.faults.append(Fault("create", hang=True))
+        events.fought("x", "y")
+        await events.sent(0.1)
+        assert len(server.objects["events"]) == 1
 
 
 async def test_what_cannot_be_sent_is_dropped_and_the_next_one_goes(server):
