@@ -1,8 +1,9 @@
 """The command line. Each command imports what it needs when it runs, so that --help is quick."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -20,6 +21,8 @@ STORE = (
     click.option(
         "--manifests", metavar="DIR", type=click.Path(path_type=Path), help="This directory in place of etcd."
     ),
+)
+ETCD = (
     click.option(
         "--etcd-endpoints",
         metavar="URL[,URL]",
@@ -28,7 +31,6 @@ STORE = (
         show_default=True,
         help="Also from NODENET_ETCD_ENDPOINTS.",
     ),
-    click.option("--etcd-prefix", metavar="KEY", default="/nodenet", show_default=True),
     click.option("--etcd-cafile", metavar="FILE", default="", help="Who signed the servers' certificates."),
     click.option("--etcd-certfile", metavar="FILE", default="", help="Our certificate."),
     click.option("--etcd-keyfile", metavar="FILE", default="", help="Its key."),
@@ -59,6 +61,23 @@ def netctl() -> None:
 
 
 netctl.add_command(lab)
+
+
+def on_etcd(prefix: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """The options that say where etcd is and who we are to it; below `prefix` unless told otherwise."""
+    where = click.option("--etcd-prefix", metavar="KEY", default=prefix, show_default=True)
+    return lambda command: with_options((*ETCD, where), command)
+
+
+def on_store(command: Callable[..., int]) -> Callable[..., int]:
+    """The options that name where manifests go."""
+    return with_options(STORE, on_etcd("/nodenet")(command))
+
+
+def with_options(options: Iterable[Callable[..., Any]], command: Callable[..., int]) -> Callable[..., int]:
+    for option in reversed(tuple(options)):
+        command = option(command)
+    return command
 
 
 @netctl.command()
@@ -123,13 +142,6 @@ def explain(ends: tuple[str, ...], *, verify: bool, form: str) -> int:
     return show(ends[0] if len(ends) == 2 else "-", ends[-1], form, runtime_directory(), verify=verify)
 
 
-def on_store(command: Callable[..., int]) -> Callable[..., int]:
-    """The options that name where manifests go."""
-    for option in reversed(STORE):
-        command = option(command)
-    return command
-
-
 @netctl.command()
 @on_store
 @click.option(
@@ -155,6 +167,75 @@ def delete(files: tuple[Path, ...], manifests: Path | None, **etcd: str) -> int:
     from netctl.objects import Target, delete_manifests  # noqa: PLC0415
 
     return delete_manifests(files, Target(etcd_of(etcd), manifests))
+
+
+@netctl.command()
+@click.option("--for", "goal", type=click.Choice(["ready"]), default="ready", show_default=True, help="What for.")
+@click.option("--timeout", "timeout_s", type=click.FloatRange(0), default=30.0, show_default=True, help="Seconds.")
+def wait(goal: str, timeout_s: float) -> int:
+    """Wait until this node's daemons are ready: the kernel holds what it should.
+
+    Exit code 0: so it is; 4: not in time.
+    """
+    from netctl.wait import wait_until_ready  # noqa: PLC0415
+
+    del goal  # click takes no other
+    return wait_until_ready(runtime_directory(), timeout_s)
+
+
+@netctl.group()
+def check() -> None:
+    """Look for faults before they hurt: in the host, between the nodes, in the store.
+
+    Exit code 0: none; 1: a finding; 3: something could not be looked at.
+    """
+
+
+@check.command()
+@OUTPUT
+def host(form: str) -> int:
+    """Kernel, sysctls, devices, sockets, and rules of other programs. Changes nothing; needs root."""
+    from netctl.check import check_host, show  # noqa: PLC0415
+
+    return show(check_host(), form)
+
+
+@check.command()
+@OUTPUT
+def net(form: str) -> int:
+    """Do peers and Services answer this node? Sends a few pings, and one connection to each of some ClusterIPs."""
+    from netctl.check import check_net, show  # noqa: PLC0415
+
+    return show(check_net(runtime_directory()), form)
+
+
+@check.command("etcd")
+@on_etcd("/coreos.com/network")
+@OUTPUT
+def check_etcd(form: str, **etcd: str) -> int:
+    """Is the store of leases safe, and does what stands in it make sense? Only reads."""
+    from netctl.check import check_etcd as look  # noqa: PLC0415
+    from netctl.check import show  # noqa: PLC0415
+
+    return show(look(etcd_of(etcd)), form)
+
+
+@netctl.command("help")
+@click.argument("topic", required=False, metavar="[CODE|COMMAND]")
+@OUTPUT
+@click.pass_context
+def help_(context: click.Context, topic: str | None, form: str) -> int:
+    """What a finding's code means and what to do: `netctl help NN104`. `netctl help codes` lists them."""
+    root = context.find_root()
+    if command := netctl if topic is None else netctl.commands.get(topic):
+        click.echo(command.get_help(click.Context(command, info_name=topic, parent=root) if topic else root))
+        return 0
+    from netctl.check import is_code, show_code  # noqa: PLC0415
+
+    if not is_code(topic.upper()):
+        raise click.BadParameter(f"{topic!r} is no code and no command; `netctl help codes` lists the codes")
+    show_code(topic.upper(), form)
+    return 0
 
 
 def etcd_of(texts: Mapping[str, str]) -> EtcdSettings:

@@ -1,0 +1,97 @@
+"""Sends what `netctl check net` judges: a few pings to the other nodes, and one connection to each of some Services.
+
+Bounded in number and time: at most PEERS nodes and SERVICES of them, all at once, each within TIMEOUT_S.
+"""
+
+import asyncio
+import errno
+import ipaddress
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from controlloop.client import UnreachableError, get_json
+from controlloop.command import CommandError, run
+from netctl.facts import Reader, read_frontends, read_iptables, route_mtu
+from netctl.host_facts import Frontend
+from netctl.judge_net import NetFacts, Ping
+from netctl.status import agents
+
+PEERS, SERVICES = 64, 64
+TIMEOUT_S = 1.0
+HEADERS = {4: 28, 6: 48}
+"""Bytes of IP and ICMP before what ping counts."""
+
+
+def read_net(run_dir: Path) -> tuple[NetFacts, list[str]]:
+    """The facts, and what could not be read."""
+    reader = Reader()
+    peers = [peer for agent in agents(run_dir) for peer in read_peers(reader, run_dir, agent)]
+    frontends = [each for each in read_frontends(read_iptables(reader, Path("/"))) if is_callable(each)]
+    return asyncio.run(ask(peers, spread(frontends, SERVICES))), reader.unread
+
+
+def read_peers(reader: Reader, run_dir: Path, agent: str) -> list[Mapping[str, Any]]:
+    try:
+        return list(get_json(run_dir / f"{agent}.sock", "/peers")["items"])
+    except UnreachableError as error:
+        reader.unread.append(f"peers: {agent} does not answer ({error})")
+        return []
+
+
+def is_callable(frontend: Frontend) -> bool:
+    """Of ClusterIPs we know that they are served to this node, and of TCP that somebody answers."""
+    return frontend.is_cluster_ip and frontend.protocol == "tcp"
+
+
+def spread(frontends: Sequence[Frontend], limit: int) -> list[Frontend]:
+    """Not the first ones: neighbors in a list often share their fate."""
+    step = max(1, -(-len(frontends) // limit))
+    return list(frontends[::step])
+
+
+async def ask(peers: Sequence[Mapping[str, Any]], frontends: Sequence[Frontend]) -> NetFacts:
+    addresses = [peer["public_ips"][0] for peer in peers if peer["public_ips"]][:PEERS]
+    pings, calls = await asyncio.gather(
+        asyncio.gather(*map(ping, addresses)), asyncio.gather(*(call(each) for each in frontends))
+    )
+    known = {address: answer for address, answer in zip(addresses, pings, strict=True) if answer}
+    return NetFacts(peers, known, dict(zip(frontends, calls, strict=True)))
+
+
+async def ping(address: str) -> Ping | None:
+    """None where it cannot be asked."""
+    mtu = route_mtu(address)
+    if not mtu:
+        return None
+    full_bytes = mtu - HEADERS[ipaddress.ip_address(address).version]
+    try:
+        small, full = await asyncio.gather(is_answered(address, 56), is_answered(address, full_bytes))
+    except CommandError:
+        return None
+    return Ping(small, mtu, full)
+
+
+async def is_answered(address: str, size: int) -> bool:
+    """CommandError where there is no ping, or it may not."""
+    try:
+        await run(["ping", "-q", "-n", "-c", "2", "-i", "0.2", "-W", "1", "-M", "do", "-s", str(size), address])
+    except CommandError as error:
+        if error.returncode == 1:
+            return False
+        raise
+    return True
+
+
+async def call(frontend: Frontend) -> str:
+    """Empty when a connection came about; it is closed at once."""
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            _, writer = await asyncio.open_connection(frontend.address, frontend.port)
+    except TimeoutError:
+        return f"no answer within {TIMEOUT_S:g} s"
+    except OSError as error:
+        return "refused" if error.errno == errno.ECONNREFUSED else os.strerror(error.errno or 0)
+    writer.close()
+    return ""
