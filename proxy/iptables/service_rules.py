@@ -43,7 +43,7 @@ class ServiceRules:
         self._memory = memory
         self._alike: dict[tuple[ServicePortName, Protocol, Rules], str] = {}
         # ClusterIPs come first: others may use their chains.
-        for frontend in sorted(frontends, key=lambda one: (one.scope is not Scope.CLUSTER_IP, str(one.key))):
+        for frontend in sorted(frontends, key=_order):
             self._add(frontend)
 
     def _add(self, frontend: Frontend) -> None:
@@ -57,7 +57,7 @@ class ServiceRules:
             self._hang(REFUSED, REFUSED_PORTS, frontend, "DROP")
         for endpoint in (*frontend.endpoints, *(frontend.inside or ())):
             if endpoint.is_local:
-                self.leaves[HAIRPIN, _hairpin(frontend.family, endpoint)] = int(endpoint.address)
+                self.leaves[HAIRPIN, _hairpin(self._dispatch.family, endpoint)] = int(endpoint.address)
 
     def _hang(self, by_address: Root, by_port: Root, frontend: Frontend, target: str) -> None:
         protocol = frontend.protocol.value
@@ -65,8 +65,8 @@ class ServiceRules:
         if frontend.scope is Scope.NODE_PORT:
             self.leaves[by_port, rest] = Ports.place(frontend.protocol, frontend.port)
         else:
-            place = int(frontend.address)
-            self.leaves[by_address, f"-d {network(frontend.family, place, frontend.family.bits)} {rest}"] = place
+            family, place = self._dispatch.family, int(frontend.address)
+            self.leaves[by_address, f"-d {network(family, place, family.bits)} {rest}"] = place
 
     def _entrance(self, frontend: Frontend) -> str:
         """The chain for new connections to the frontend."""
@@ -121,6 +121,10 @@ class ServiceRules:
             name = self._alike[alike] = chain_name(kind, frontend, role)
             self.chains["nat", name] = rules
         return name
+
+
+def _order(frontend: Frontend) -> tuple[bool, int, int, str]:
+    return (frontend.scope is not Scope.CLUSTER_IP, int(frontend.address), frontend.port, frontend.protocol.value)
 
 
 def _allowed(frontend: Frontend, target: str) -> Sequence[str]:

@@ -94,9 +94,11 @@ class Sight:
 
 def walk(objects, hook, packet):
     """Where the packet is behind the hook, with the verdict so far, and the share of each."""
-    tables = IptablesRules(
-        Family.V4, ("raw", "nat", "filter"), lambda *key: listing(key, objects.get(key, ())), Sight(), "iptables"
-    )
+
+    def listed(table, chain):
+        return [f"-A {chain} {rule}" for rule in objects.get((table, chain), ())]
+
+    tables = IptablesRules(tables=("raw", "nat", "filter"), chains=listed, sight=Sight(), name="iptables")
     branches, notes = [(1.0, packet, None)], Notes()
     for base in tables.base_chains(hook):
         branches = [
@@ -106,10 +108,6 @@ def walk(objects, hook, packet):
         ] + [branch for branch in branches if branch[2] in VERDICT.values()]
     assert not notes.warnings
     return branches
-
-
-def listing(key, rules):
-    return [f"-A {key[1]} {rule}" for rule in rules]
 
 
 def outcome(objects, packet):
