@@ -127,7 +127,7 @@ class ProxyLab(Cluster):
 
     def page(self, url, host=NODE):
         """(status, body) of a page as `host` gets it."""
-        argv = ["curl", "-s", "-g", "-m", "3", "-o", "-", "-w", "\n%{http_code}", url]
+        argv = ["curl", "-s", "-g", "-m", "1", "-o", "-", "-w", "\n%{http_code}", url]
         body, _, status = self.host(host).run(argv, check=False).rpartition("\n")
         return int(status), body
 
