@@ -232,9 +232,10 @@ def help_(context: click.Context, topic: str | None, form: str) -> int:
         return 0
     from netctl.check import is_code, show_code  # noqa: PLC0415
 
-    if not is_code(topic.upper()):
+    code = (topic or "").upper()
+    if not is_code(code):
         raise click.BadParameter(f"{topic!r} is no code and no command; `netctl help codes` lists the codes")
-    show_code(topic.upper(), form)
+    show_code(code, form)
     return 0
 
 
