@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from five_services import five_services
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from iptables_ruleset import Ruleset, reached
 
@@ -417,7 +417,6 @@ def named(service, batch):
 
 
 @given(batches, st.lists(surroundings, min_size=1, max_size=3), st.integers(1, 3))
-@settings(deadline=None)
 def test_the_deltas_add_up_to_the_state_and_load(history, nodes, services):
     """Whatever changes in whatever order: every delta, as iptables-restore input, leads to exactly what is planned."""
     planner = IptablesPlanner(nodes[0])

@@ -5,7 +5,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address, ip_address, ip_network
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from controlloop.delta import Delta
@@ -170,7 +170,6 @@ def planned(node, served, memory=Memory.SETS):
     st.sampled_from(Memory),
     st.data(),
 )
-@settings(deadline=None)
 def test_each_caller_lands_where_its_frontend_says(served, node, caller, memory, data):
     frontend = data.draw(st.sampled_from(served))
     source, came_in = caller
@@ -183,7 +182,6 @@ def test_each_caller_lands_where_its_frontend_says(served, node, caller, memory,
 
 
 @given(st.lists(frontends(), max_size=12, unique_by=lambda one: one.key), surroundings, callers, st.integers(1, 65535))
-@settings(deadline=None)
 def test_what_is_for_no_service_is_left_alone(served, node, caller, port):
     source, came_in = caller
     objects = planned(node, served)
