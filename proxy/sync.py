@@ -136,7 +136,8 @@ class RuleSync(Generic[K, V]):
 
     def retry_quarantined(self) -> None:
         """Plan what was refused once more: the kernel may have got what it lacked."""
-        self.plan([(service, one.frontends) for service, one in self.quarantined.items()])
+        newer = self._services.suspects.keys()
+        self.plan([(service, one.frontends) for service, one in self.quarantined.items() if service not in newer])
 
     async def sync(self, *, resync: bool = False) -> None:
         """Write what was planned and repair what drifted; with `resync`, whatever else differs as well.
