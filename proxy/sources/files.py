@@ -30,6 +30,13 @@ class FilesSource:
         self._manifests = ManifestDirectory(directory)
         self.away = ""
 
+    def check(self) -> None:
+        """OperatorError when the directory cannot be read now."""
+        try:
+            next(self._directory.iterdir(), None)
+        except OSError as error:
+            raise self._operator_error(error) from error
+
     async def batches(self) -> AsyncGenerator[Batch, None]:
         watch = self._open()
         try:

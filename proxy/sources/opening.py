@@ -29,7 +29,9 @@ def open_source(settings: Settings) -> Opened:
     """OperatorError names the flag or field, and the file, that cannot be used."""
     match settings.source:
         case FilesSettings(manifests):
-            return Opened(FilesSource(Path(manifests)))
+            source = FilesSource(Path(manifests))
+            source.check()
+            return Opened(source)
         case EtcdSettings() as etcd:
             return Opened(EtcdSource(Etcd.at(etcd), etcd.prefix))
         case KubernetesSettings() as kubernetes:
