@@ -74,32 +74,34 @@ class Ledger(Generic[Owner, K, V]):
 
     def __init__(self) -> None:
         self.objects: dict[K, V] = {}
-        self._wanted_by: dict[K, int] = {}
-        self._of: dict[Owner, Mapping[K, V]] = {}
+        self._keys: dict[Owner, tuple[K, ...]] = {}
+        self._others: dict[K, int] = {}
+        """How many want a key besides one; nearly all keys have one owner, and stand here not at all."""
 
     def owners(self) -> Iterator[Owner]:
-        return iter(self._of)
+        return iter(self._keys)
 
     def of(self, owner: Owner) -> Mapping[K, V]:
-        return self._of.get(owner, {})
+        return {key: self.objects[key] for key in self._keys.get(owner, ())}
 
     def replace(self, owner: Owner, objects: Mapping[K, V], delta: Delta[K, V]) -> None:
         """Let `objects` be all that `owner` wants from now on, and record in `delta` what that changes."""
-        before = self._of.pop(owner, {})
+        before = set(self._keys.pop(owner, ()))
         if objects:
-            self._of[owner] = objects
+            self._keys[owner] = tuple(objects)
         for key, value in objects.items():
-            if key not in before:
-                self._wanted_by[key] = self._wanted_by.get(key, 0) + 1
             old = self.objects.get(key)
+            if old is not None and key not in before:
+                self._others[key] = self._others.get(key, 0) + 1
             if old != value:
                 self.objects[key] = value
                 delta.record(key, old, value)
-        for key in before.keys() - objects.keys():
+        for key in before - objects.keys():
             self._release(key, delta)
 
     def _release(self, key: K, delta: Delta[K, V]) -> None:
-        self._wanted_by[key] -= 1
-        if not self._wanted_by[key]:
-            del self._wanted_by[key]
+        others = self._others.pop(key, 0)
+        if others > 1:
+            self._others[key] = others - 1
+        elif not others:
             delta.record(key, self.objects.pop(key), None)

@@ -54,6 +54,9 @@ BURST = (4, 0.01)
 GUARD_BURST = (2, 0.1)
 """The same for the firewall, which takes a process for each run: a storm of peers must not be one of processes."""
 
+MANY = 1000
+"""Changes in one run that leave memory worth giving back."""
+
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
@@ -186,15 +189,16 @@ class Agent:
         changed, self._changed = self._changed, set()
         delta = self._overlay.follow(own.record.key, own.lease, snapshot, changed)
         self._ask_guard(own)
-        await self._bring_in(own, snapshot, delta, heard.objects)
-        if self._tidy_up_due:
+        changes = await self._bring_in(own, snapshot, delta, heard.objects)
+        if self._tidy_up_due or changes > MANY:
             self._tidy_up_due = False
-            forget_addresses()
-            give_back()
+            # Not before what this run holds itself is free.
+            asyncio.get_running_loop().call_soon(tidy_up)
 
     async def _bring_in(
         self, own: OwnLease, snapshot: LeaseSnapshot, delta: Delta[Key, Object], suspects: Suspects
-    ) -> None:
+    ) -> int:
+        """How many changes went in."""
         started = time.monotonic()
         try:
             applied = await self._convergence.bring_in(delta, suspects)
@@ -211,6 +215,7 @@ class Agent:
         self._tell_skipped(snapshot, refused=())
         self._write_subnet_file(own)
         self._tell_ready()
+        return len(applied)
 
     # The firewall
 
@@ -288,6 +293,11 @@ class Agent:
         failures = {name: Skipped(name, reason) for name, reason in by_kernel.items()}
         self._skipped.tell({**snapshot.skipped, **self._overlay.skipped, **failures})
         self._status.skipped = tuple(self._skipped.current.values())
+
+
+def tidy_up() -> None:
+    forget_addresses()
+    give_back()
 
 
 def concern_device(failures: Iterable[Failure]) -> bool:

@@ -16,6 +16,7 @@ from controlloop.health import HealthServer, metrics_answer
 from controlloop.http_server import TcpAddress
 from controlloop.iptables.kernel import Variant, detect_variant
 from controlloop.logs import Log
+from controlloop.memory import map_large_blocks
 from controlloop.reconcile import reconcile
 from controlloop.runner import Backoff
 from controlloop.runtime import only_one, runtime_directory
@@ -61,6 +62,7 @@ class Store:
 
 async def serve(settings: Settings) -> None:
     """Run until cancelled. Nothing is taken back at the end: pods keep their network while we are away."""
+    map_large_blocks()
     with only_one(settings.instance.program, "; one for another overlay needs an --instance of its own"):
         settings = await on_own_node(settings)
         status = Status(settings.node_name)

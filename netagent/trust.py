@@ -43,8 +43,9 @@ class Taken(NamedTuple):
 
 
 def span(network: IPNetwork) -> tuple[int, int]:
+    # Not by its hostmask, which ipaddress keeps in the network from then on.
     first = int(network.network_address)
-    return first, first | int(network.hostmask)
+    return first, first | (1 << (network.max_prefixlen - network.prefixlen)) - 1
 
 
 @dataclass(frozen=True)

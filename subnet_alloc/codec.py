@@ -7,6 +7,7 @@ What is written is byte for byte what flannel writes, so that both can live on o
 
 import json
 import re
+import sys
 from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -198,7 +199,7 @@ def _attrs(fields: Mapping[str, Any]) -> LeaseAttrs:
         public_ip[Family.V6] = _address("PublicIPv6", fields["publicipv6"], Family.V6)
     found = {family: fields.get(name.casefold()) for family, name in BACKEND_DATA.items()}
     backend_data = {family: value for family, value in found.items() if value is not None}
-    return LeaseAttrs(public_ip, _text(fields, "BackendType"), backend_data)
+    return LeaseAttrs(public_ip, sys.intern(_text(fields, "BackendType")), backend_data)
 
 
 def _address(name: str, value: Any, family: Family) -> IPAddress:
@@ -281,7 +282,8 @@ def _is_flat(value: Any, levels: int) -> bool:
 
 
 def _last_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
+    # Thousands of leases have the same few names.
+    fields = {sys.intern(name): value for name, value in pairs}
     if len(fields) == len(pairs):
         return fields
     # Between names that differ in case only the last one counts: a duplicate moves its name to the end.
