@@ -18,7 +18,10 @@ from proxy.refusals import refusal
 LABEL_PATTERN = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 
 Label = Annotated[str, Meta(pattern=rf"\A{LABEL_PATTERN}\Z")]
-Subdomain = Annotated[str, Meta(pattern=rf"\A{LABEL_PATTERN}(\.{LABEL_PATTERN})*\Z", max_length=253)]
+Subdomain = Annotated[
+    str, Meta(pattern=r"\A[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\Z", max_length=253)
+]
+"""As the API server checks names: a part between dots may be longer than in DNS."""
 PortName = Annotated[str, Meta(pattern=rf"\A({LABEL_PATTERN})?\Z")]
 PortNumber = Annotated[int, Meta(ge=0, le=65535)]
 """0 stands for none."""

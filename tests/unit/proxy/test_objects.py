@@ -44,12 +44,21 @@ def test_a_slice_name_may_have_dots_and_a_service_name_may_not():
     assert "metadata.name" in refusal(Kind.SERVICE, make_service(name="web.1"))
 
 
+def test_a_slice_name_may_be_as_long_as_the_api_server_lets_it_be():
+    """Who makes slices appends to the Service's name, which may have 63 characters of its own."""
+    longest = "x" * 253
+    assert decode(Kind.ENDPOINT_SLICE, json(make_endpoint_slice(name=longest))).object_name.name == longest
+    assert "metadata.name" in refusal(Kind.ENDPOINT_SLICE, make_endpoint_slice(name=f"{longest}x"))
+
+
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_name_that_is_no_dns_name_refuses_the_object_and_is_shown(text):
     shown = printable(text) or '""'
     assert refusal(Kind.SERVICE, make_service(name=text)) == f"metadata.name: {shown}: not a DNS name"
     assert refusal(Kind.SERVICE, make_service(namespace=text)) == f"metadata.namespace: {shown}: not a DNS name"
-    assert refusal(Kind.ENDPOINT_SLICE, make_endpoint_slice(name=text)) == f"metadata.name: {shown}: not a DNS name"
+    if len(text) <= 63:
+        slice_of_that_name = make_endpoint_slice(name=text)
+        assert refusal(Kind.ENDPOINT_SLICE, slice_of_that_name) == f"metadata.name: {shown}: not a DNS name"
     label = f"metadata.labels.kubernetes.io/service-name: {shown}: not a DNS name"
     assert refusal(Kind.ENDPOINT_SLICE, make_endpoint_slice(service=text)) == label
 
