@@ -101,6 +101,8 @@ def details(daemon: str, document: Mapping[str, Any]) -> Iterator[str]:
     for title, counts in ("programmed", document.get("programmed")), ("repaired", repaired):
         if counts:
             yield f"  {daemon:9} {title} " + ", ".join(f"{counts[kind]} {kind}" for kind in sorted(counts))
+    if flows := document.get("flows_forgotten"):
+        yield f"  {daemon:9} forgot {flows} flows that led nowhere"
     if last := document.get("last_reconcile"):
         yield f"  {daemon:9} reconciled {age(time.time() - last['at'])} ago in {last['took_ms']} ms"
 

@@ -78,6 +78,14 @@ def test_the_last_sync_is_told_by_its_age(tmp_path):
     assert "synced 3m2" in found.render()
 
 
+def test_who_wants_more_is_told_what_was_repaired_and_forgotten(tmp_path):
+    rules = {"nftables-ip": {"last_sync": 0.0, "repaired": 3}, "nftables-ip6": {"last_sync": 0.0, "repaired": 0}}
+    proxy = {**NETPROXY, "rules": rules, "flows_forgotten": 7}
+    lines = status_of(tmp_path, netagent=NETAGENT, netproxy=proxy).shown("wide").splitlines()
+    assert "  netproxy  repaired 3 nftables-ip, 0 nftables-ip6" in lines
+    assert "  netproxy  forgot 7 flows that led nowhere" in lines
+
+
 def test_a_daemon_that_waits_is_a_finding_with_what_it_waits_for(tmp_path):
     waiting = {**NETAGENT, "ready": False, "lease": None, "waiting_for": "network configuration"}
     found = status_of(tmp_path, netagent=waiting, netproxy=NETPROXY)
