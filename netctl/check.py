@@ -40,6 +40,13 @@ class Report:
             return "\n".join(escaped(f"finding/{each.code}") for each in self.findings)
         return "\n".join(self.lines(wide=form == "wide"))
 
+    @property
+    def verdict(self) -> str:
+        """Nothing found where not everything was looked at is not `ok`."""
+        if not self.unread:
+            return verdict(self.findings)
+        return f"{verdict(self.findings)}, incomplete" if self.findings else "incomplete"
+
     def document(self) -> dict[str, Any]:
         return {
             "apiVersion": API_VERSION,
@@ -51,8 +58,7 @@ class Report:
         }
 
     def lines(self, *, wide: bool) -> Iterator[str]:
-        incomplete = ", and not everything could be looked at" if self.unread else ""
-        yield f"{self.subject}: {verdict(self.findings)}{incomplete} ({self.looked_at})"
+        yield f"{self.subject}: {self.verdict} ({self.looked_at})"
         yield from render(self.findings, time.time(), wide=wide)
         yield from (f"  ? {escaped(line)}" for line in self.unread)
         if self.findings:

@@ -1,0 +1,181 @@
+"""Each fault of a host, put into the facts of a healthy one, is the one finding that comes of it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from captured_node import FIREWALL, HEALTHY, IPTABLES, LINKS, SYSCTLS
+
+from netctl.host_facts import Frontend, Socket, foreign_tables, frontends_in_rules, read_settings, read_table
+from netctl.judge_host import judge_host
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "five_services.iptables"
+
+
+def sysctl(**values):
+    """Dots as in `sysctl`, for names that Python allows: two underscores stand for a slash."""
+    return {"sysctls": {**SYSCTLS, **{name.replace("__", "/"): value for name, value in values.items()}}}
+
+
+def links(*more, **changed):
+    """The healthy ones with another MTU by name, and further ones."""
+    made = [{**link, "mtu": changed.get(link["ifname"].partition(".")[0], link["mtu"])} for link in json.loads(LINKS)]
+    return {"links": [*made, *more]}
+
+
+def vxlan_link(name, vni, port):
+    return {"ifname": name, "mtu": 1450, "linkinfo": {"info_kind": "vxlan", "info_data": {"id": vni, "port": port}}}
+
+
+def iptables(*rules, program="iptables-nft", policy=""):
+    lines = IPTABLES.replace(*(policy, policy.replace("ACCEPT", "DROP")) if policy else ("", "")).splitlines()
+    before = lines if program == "iptables-nft" else []
+    return {"iptables": {**HEALTHY.iptables, program: [*before, *rules]}}
+
+
+def table(listing, *without):
+    read = read_table("inet", "filter", json.loads(listing))
+    return {"tables": [replace(read, chains=[each for each in read.chains if each["name"] not in without])]}
+
+
+def named(name):
+    return {"tables": [replace(read_table("inet", name, {}))]}
+
+
+FAULTS = {
+    "NN211": {"sockets": [*HEALTHY.sockets, Socket("tcp", "0.0.0.0", 30080, "nginx (pid 7)")]},
+    "NN212": iptables(":KUBE-SERVICES - [0:0]", "-A KUBE-SVC-X -j KUBE-SEP-Y"),
+    "NN301": sysctl(ipv4__ip_forward=0),
+    "NN302": sysctl(ipv4__conf__eth0__rp_filter=1),
+    "NN303": {"sysctls": {**SYSCTLS, "bridge/bridge-nf-call-iptables": 0}},
+    "NN304": sysctl(ipv4__conf__all__route_localnet=1),
+    "NN305": {"refused": {"VXLAN": "Error: Unknown device type."}},
+    "NN306": {"missing": ["nft"]},
+    "NN308": {"networkd": {"ManageForeignRoutingPolicyRules": "no"}},
+    "NN310": named("firewalld"),
+    "NN311": iptables(":ufw-before-forward - [0:0]"),
+    "NN312": table(FIREWALL, "input", "forward"),
+    "NN313": table(FIREWALL, "input", "pre"),
+    "NN314": table(FIREWALL, "forward", "pre"),
+    "NN315": iptables("-A FORWARD -j ACCEPT", program="iptables-legacy"),
+    "NN316": {"sockets": [Socket("udp", "0.0.0.0", 8472, "other (pid 9)")]},
+    "NN317": links(vxlan_link("vxlan7", 1, 8472)),
+    "NN318": sysctl(netfilter__nf_conntrack_count=240_000),
+    "NN320": {"wrong_checksums": 40},
+    "NN321": links(eth0=1400),
+}
+
+
+def judged(**changed):
+    return list(judge_host(replace(HEALTHY, **changed)))
+
+
+def test_a_healthy_node_has_no_findings():
+    assert judged() == []
+
+
+def test_nor_has_one_on_which_nothing_runs_yet():
+    bare = replace(HEALTHY, links=HEALTHY.links[:2], iptables={"iptables-nft": []}, sockets=[], frontends=[])
+    assert list(judge_host(bare)) == []
+
+
+@pytest.mark.parametrize("code", FAULTS)
+def test_each_fault_is_its_finding_and_no_other(code):
+    assert [each.code for each in judged(**FAULTS[code])] == [code]
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("NN211", "nginx (pid 7) listens at 0.0.0.0, and node port 30080/tcp takes its connections"),
+        ("NN302", "net.ipv4.conf.eth0.rp_filter = 1"),
+        ("NN304", "net.ipv4.conf.all.route_localnet = 1, and no rule drops 127.0.0.0/8"),
+        ("NN308", "ManageForeignRoutes=yes, its default"),
+        ("NN312", "a rule in chain pre translates connections to 10.96.0.10:80/tcp"),
+        ("NN315", "1 rules in iptables-legacy and 3 rules in iptables-nft"),
+        ("NN318", "240000 of 262144 are tracked"),
+        ("NN321", "MTU 1450 and 50 bytes of wrapping do not fit into eth0's MTU 1400"),
+    ],
+)
+def test_the_evidence_has_the_value(code, words):
+    [finding] = judged(**FAULTS[code])
+    assert finding.evidence == words
+
+
+HARMLESS = {
+    "loose reverse path filter, which is larger than strict": sysctl(ipv4__conf__all__rp_filter=2) | {},
+    "strict one where no pod comes in": sysctl(ipv4__conf__lo__rp_filter=1),
+    "guarded localnet": iptables("-A PREROUTING -d 127.0.0.0/8 ! -i lo -j NETPROXY-LOOPBACK-ONLY")
+    | sysctl(ipv4__conf__all__route_localnet=1),
+    "another overlay at another port": links(vxlan_link("vxlan7", 1, 4789)),
+    "another VNI at our port": links(vxlan_link("vxlan7", 2, 8472)),
+    "flanneld's device, which is taken over": {"links": [*HEALTHY.links[:2], vxlan_link("flannel.1", 1, 8472)]},
+    "kubelet's own chains": iptables(":KUBE-KUBELET-CANARY - [0:0]", ":KUBE-FIREWALL - [0:0]"),
+    "networkd that keeps what others made": {
+        "networkd": {"ManageForeignRoutes": "no", "ManageForeignRoutingPolicyRules": "false"}
+    },
+    "a few broken datagrams": {"wrong_checksums": 3, "datagrams": 100},
+    "our own health check port": {"sockets": [Socket("tcp", "0.0.0.0", 30080, "netproxy (pid 5)")]},
+    "forwarding closed, and our jump in it": iptables(policy=":FORWARD ACCEPT"),
+    "port forwarding of a container": iptables("-A PREROUTING -p tcp -m tcp --dport 8080 -j DNAT --to 172.17.0.2:80"),
+}
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_what_harms_nobody_is_no_finding(name):
+    assert judged(**HARMLESS[name]) == []
+
+
+def test_a_closed_firewall_that_knows_the_overlay_is_fine():
+    opened = FIREWALL.replace('"right": {"set": [22,', '"right": {"set": [8472,')
+    assert judged(**table(opened, "forward", "pre")) == []
+    passing = FIREWALL.replace('"left":\n {"ct": {"key": "state"}}, "right": "established"', '"right": "flannel.1"')
+    assert passing != FIREWALL
+    assert judged(**table(passing, "input", "pre")) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "caught"),
+    [
+        ("-A PREROUTING -d 10.96.0.10/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.0.0.1", True),
+        ("-A PREROUTING -p tcp -m tcp --dport 30080 -j REDIRECT --to-ports 1", True),
+        ("-A OUTPUT -d 10.96.0.0/12 -j DNAT --to-destination 10.0.0.1", True),
+        ("-A PREROUTING -d 10.96.0.10/32 -p udp -m udp --dport 80 -j DNAT --to-destination 10.0.0.1", False),
+        ("-A PREROUTING -d 192.0.2.1/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.0.0.1", False),
+        ("-A DOCKER -d 10.96.0.10/32 -j DNAT --to-destination 10.0.0.1", False),
+    ],
+)
+def test_a_rule_that_translates_counts_when_it_can_meet_a_service(rule, caught):
+    listening = {"frontends": [Frontend("10.96.0.10", "tcp", 80), Frontend("", "tcp", 30080)]}
+    if rule.startswith("-A PREROUTING -d 192"):
+        listening["frontends"] = listening["frontends"][:1]
+    assert [each.code for each in judged(**iptables(rule), **listening)] == ["NN312"] * caught
+
+
+def test_frontends_are_read_from_the_rules_of_iptables_mode():
+    found = {str(each): each.is_cluster_ip for each in frontends_in_rules(GOLDEN.read_text().splitlines())}
+    assert found == {
+        "node port 30080/tcp (default/web:http)": False,
+        "node port 30443/tcp (default/api)": False,
+        "10.96.0.1:80/tcp (default/web:http)": True,
+        "10.96.0.2:443/tcp (default/api)": True,
+        "10.96.0.3:80/tcp (default/cart:http)": True,
+        "10.96.0.10:53/udp (kube-system/dns:dns)": True,
+        "203.0.113.1:443/tcp (default/api)": False,
+    }
+
+
+def test_tables_of_ours_and_of_iptables_are_not_foreign():
+    def chain(family, name, **base):
+        return {"chain": {"family": family, "table": name, "name": "c", **base}}
+
+    hooked = {"hook": "forward", "prio": 0}
+    chains = [chain("ip", "netproxy", **hooked), chain("ip", "netagent2", **hooked), chain("ip6", "nat", **hooked)]
+    chains += [chain("inet", "filter", **hooked), chain("ip", "idle"), chain("ip", "other", **hooked)]
+    assert foreign_tables({"nftables": chains}) == [("inet", "filter"), ("ip", "other")]
+
+
+def test_settings_of_systemd_are_read_by_section_and_the_last_one_counts():
+    texts = ["[Match]\nManageForeignRoutes=x\n[Network]\n#ManageForeignRoutes=no\nA = 1\n", "[Network]\nA=2\n"]
+    assert read_settings(texts, "Network") == {"A": "2"}
