@@ -7,6 +7,7 @@ from signal import SIGKILL, SIGTERM
 import pytest
 from deadline import eventually
 
+from controlloop.client import get_json
 from lab.workload import BARE_PYTHON, apply, call, endpoint_slice, service
 
 STEADY = str(Path(__file__).with_name("steady.py"))
@@ -96,3 +97,21 @@ def test_sigterm_stops_a_daemon_within_two_seconds(served, program):
     eventually(lambda: not process.is_alive(), timeout_s=2.0)
     assert "stopping" in served.log_of("node-3", program).read_text()
     served.start_daemons([("node-3", program)])
+
+
+def test_while_etcd_is_away_services_go_on_and_what_is_changed_afterwards_arrives(served):
+    caller, node = served.host("pod-1-1"), served.host("node-1")
+    served.stop("etcd", "etcd", SIGKILL)
+    try:
+        eventually(lambda: status_of(node)["source"]["away"], 30)
+        assert status_of(node)["ready"]
+        assert call(caller, ADDRESS, 80)[0].startswith("pod-2-1")
+    finally:
+        served.start_etcd()
+    apply(served, endpoint_slice("steady-tcp", served, ["pod-3-1"]))
+    eventually(lambda: call(caller, ADDRESS, 80)[0].startswith("pod-3-1"), 30)
+    eventually(lambda: not status_of(node)["source"]["away"])
+
+
+def status_of(node):
+    return get_json(node.run_dir / "nodenet" / "netproxy.sock", "/status")
