@@ -28,7 +28,7 @@ UNALLOCATED = Reason("unallocated-address", "no Service has this address")
 def reason(outcome: Outcome, steps: Iterable[Step]) -> Reason:
     """Why it does not arrive."""
     if outcome.route is not None:
-        return Reason("no-route", outcome.why)
+        return Reason("loopback" if outcome.packet.source.is_loopback else "no-route", outcome.why)
     taken = list(steps)
     last = next((step for step in reversed(taken) if step.does.split(", ")[-1] == outcome.verdict.value), None)
     if last is None or not last.is_ours:

@@ -18,6 +18,7 @@ NO_WAY = {
     "prohibit": (Verdict.REJECT, "a prohibit route leads there"),
     "blackhole": (Verdict.DROP, "a blackhole route leads there"),
 }
+ONLY_INSIDE = "no answer is taken for ::1 from another interface than lo"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +62,19 @@ class Journey:
         out = [branch._replace(packet=replace(branch.packet, goes_out=device))]
         for each in self._hook("postrouting", out):
             if route.kind != "local":
-                yield Outcome(each.share, each.packet, Verdict.ACCEPT, route=route)
+                yield self._on_the_wire(each, route)
                 continue
             back = [each._replace(packet=replace(each.packet, came_in=LOOPBACK, goes_out=""))]
             for again in self._hook("prerouting", back, nat=False):
                 yield from self._arrives(again, route)
+
+    @staticmethod
+    def _on_the_wire(branch: Branch, route: RouteAnswer) -> Outcome:
+        packet = branch.packet
+        if packet.source.is_loopback and packet.source.version == 6:
+            # Nothing like route_localnet: the answer is translated back to ::1, and ip6_input drops it.
+            return Outcome(branch.share, packet, Verdict.DROP, f"it leaves, but {ONLY_INSIDE}", route)
+        return Outcome(branch.share, packet, Verdict.ACCEPT, route=route)
 
     def _from_outside(self, branch: Branch, route: RouteAnswer) -> Iterator[Outcome]:
         if route.kind == "local":
@@ -86,6 +95,8 @@ class Journey:
             route = self._sight.route(packet.to.address, source, packet.came_in, packet.mark)
             if route.kind in NO_WAY:
                 verdict, why = NO_WAY[route.kind]
+                if packet.source.is_loopback:
+                    why = f"{packet.source} may not leave this node (see net.ipv4.conf.*.route_localnet)"
                 self._notes.hook = "routing"
                 self._notes.step("routes", verdict.value, f"{packet.to.address}: {why}")
                 yield Outcome(branch.share, packet, verdict, f"{packet.to.address}: {why}", route)
