@@ -4,6 +4,7 @@ It holds no more than SUSPECTS objects: when more than that drifted, one look at
 """
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
@@ -24,6 +25,12 @@ SUSPECTS = 500
 
 NAMED = 10
 """Fights that are told one by one; of the others only the number."""
+
+PROCESS_BITS = 22
+"""Of a netlink port: the process; libnl and pyroute2 number a process's sockets in those above."""
+
+KERNEL_CHOSE = 1 << 31
+"""From here on the port is the kernel's choice, for a further socket of a process, and says nothing."""
 
 GATHER_S = 0.005
 """What drifts within so short a time is looked at together: one command often makes several notifications."""
@@ -147,12 +154,17 @@ class Healing:
     def _note_writer(self, key: Key, port: int) -> None:
         if len(self._writers) > SUSPECTS:
             self._writers.clear()
-        if port:
-            self._writers[key] = process_at(port)
+        # A device is changed in several steps, from a socket that we hear: it must not hide whom we repair it after.
+        if (process := process_of(port)) and process != os.getpid():
+            self._writers[key] = described(process)
 
 
-def process_at(port: int) -> str:
-    """A program's first netlink socket has its process id as its port."""
+def process_of(port: int) -> int:
+    """Whose netlink socket has that port; 0 when it does not tell."""
+    return 0 if port >= KERNEL_CHOSE else port & ((1 << PROCESS_BITS) - 1)
+
+
+def described(process: int) -> str:
     with suppress(OSError):
-        return f"{Path('/proc', str(port), 'comm').read_text().strip()} (process {port})"
-    return f"process {port}, which is gone"
+        return f"{Path('/proc', str(process), 'comm').read_text().strip()} (process {process})"
+    return f"process {process}, which is gone"

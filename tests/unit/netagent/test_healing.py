@@ -1,13 +1,14 @@
 """What is kept of notifications, and how much of it may be repaired."""
 
 import asyncio
+import os
 
 import pytest
 
 from controlloop.delta import Delta
 from controlloop.repairs import BURST
 from netagent.drift import Drift
-from netagent.healing import NAMED, SUSPECTS, Healing
+from netagent.healing import KERNEL_CHOSE, NAMED, PROCESS_BITS, SUSPECTS, Healing
 from netagent.state import Key
 
 ROUTE, LINK = Key("route", 1), Key("link", "flannel.1")
@@ -104,9 +105,20 @@ async def test_of_many_fights_some_are_named_and_the_others_counted(healing):
 
 
 async def test_a_fight_is_told_with_who_was_heard_last(healing):
-    healing.heard(Drift(ROUTE), 2**31 - 1)
+    healing.heard(Drift(ROUTE), 2**PROCESS_BITS - 1)
     for _ in range(BURST + 1):
         healing.repair({ROUTE: None}, {ROUTE: "10.5.2.0/24 dev flannel.1"})
     [finding] = healing.findings({ROUTE: "10.5.2.0/24 dev flannel.1"})
     assert finding.name == "10.5.2.0/24 dev flannel.1"
-    assert f"process {2**31 - 1}, which is gone" in finding.reason
+    assert f"process {2**PROCESS_BITS - 1}, which is gone" in finding.reason
+
+
+@pytest.mark.parametrize("foe", [1, 1 + (20 << PROCESS_BITS)])  # the first socket of a process, and a further one
+@pytest.mark.parametrize("ours", [os.getpid(), os.getpid() + (20 << PROCESS_BITS), KERNEL_CHOSE + 7])
+async def test_what_we_do_to_a_device_does_not_hide_who_fights_over_it(healing, foe, ours):
+    for _ in range(BURST + 1):
+        healing.heard(Drift(LINK), foe)
+        healing.heard(Drift(LINK), ours)
+        healing.admit(Delta({LINK: "device"}))
+    (finding,) = healing.findings({LINK: "device"})
+    assert "(process 1)" in finding.reason
