@@ -97,11 +97,11 @@ class Rig(Proxy):
         return "nreachable" in done.stdout or "not permitted" in done.stderr, done.returncode == 0
 
     def tracked(self, call):
-        """Whether the node's conntrack has a flow of this call, by its port, which no other call has."""
+        """What the node's conntrack knows of this call, found by its port, which no other call has; empty: nothing."""
         argv = ["conntrack", "-L", "-f", f"ipv{Family.of(call.address).value}", "-p", call.protocol.value]
         with inside(self.namespace):
             listing = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
-        return f"sport={call.own_port} " in listing
+        return next((line.split() for line in listing.splitlines() if f"sport={call.own_port} " in line), [])
 
     def throw(self, caller, target, port, *, count):
         """Datagrams to the node in frames made by hand, whatever the caller's routes say; who heard how many."""
