@@ -91,6 +91,7 @@ def udp_frontend(family, port, *endpoint_ports, **fields):
     return Frontend(name, here, Protocol.UDP, port, Balance.RANDOM, served, **fields)
 
 
+@pytest.mark.kube_proxy("gap 3.9-3")
 async def test_the_keeper_forgets_what_leads_nowhere_and_looks_only_when_something_went(family, speak):
     keeper = FlowKeeper(lambda _: frozenset())
     service = ServiceName("default", "dns")

@@ -84,6 +84,7 @@ async def test_one_removed_one_kept_one_with_another_port_one_added(checks):
     assert (await ask(32004))[2]["service"]["name"] == "new"
 
 
+@pytest.mark.kube_proxy("gap 3.9-5")
 async def test_addresses_that_change_are_followed(checks):
     await checks.settle({WEB: HealthCheck(32000, 1)}, ("127.0.0.1",))
     assert await ask(32000, "127.0.0.2") is None

@@ -46,6 +46,7 @@ async def test_the_first_run_looks_at_everything():
     assert job.runs == [True]
 
 
+@pytest.mark.kube_proxy("6.1-41")
 async def test_many_wake_ups_while_the_job_runs_become_one_more_run():
     job = Job()
     job.may_end.clear()
@@ -59,6 +60,7 @@ async def test_many_wake_ups_while_the_job_runs_become_one_more_run():
     assert job.runs == [True, False]
 
 
+@pytest.mark.kube_proxy("6.1-41", "gap 3.9-1")
 async def test_a_failed_run_is_repeated_and_then_looks_at_everything():
     job = Job(failures=2)
     runner, _ = make(job)
@@ -89,6 +91,7 @@ async def test_a_fault_of_ours_is_not_retried():
         await runner.run()
 
 
+@pytest.mark.kube_proxy("6.1-41")
 def test_back_off_doubles_up_to_its_limit_and_starts_over():
     backoff = Backoff(first=0.1, limit=0.5)
     assert [backoff.next() for _ in range(4)] == [0.1, 0.2, 0.4, 0.5]

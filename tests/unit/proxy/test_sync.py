@@ -132,6 +132,7 @@ async def test_the_first_sync_takes_over_what_an_earlier_process_left(engine):
     assert not engine.stats.repairs
 
 
+@pytest.mark.kube_proxy("6.1-20", "6.1-21")
 async def test_a_change_is_written_without_reading_anything_back(synced):
     synced.plan([(OTHER, ("b",))])
     await synced.sync()
@@ -158,6 +159,7 @@ async def test_a_service_that_came_and_went_between_two_syncs_costs_nothing(sync
     assert synced.rules.applied == []
 
 
+@pytest.mark.kube_proxy("gap 3.9-1")
 async def test_after_a_failure_the_next_sync_reads_back_and_nothing_planned_is_lost(synced):
     synced.rules.failures = 2  # the second time it was asked without the Service
     synced.plan([(OTHER, ("b",))])
@@ -188,6 +190,7 @@ async def test_a_cancelled_sync_counts_as_a_failed_one(synced):
 # Quarantine
 
 
+@pytest.mark.kube_proxy("extra-4")
 @pytest.mark.parametrize("others", [0, 1, 7])
 async def test_a_service_that_the_kernel_refuses_keeps_nobody_out(synced, others):
     names = [ServiceName("default", f"s{number}") for number in range(others)]

@@ -68,7 +68,7 @@ def test_a_flow_to_an_endpoint_that_went_is_stale(name):
     assert stale([frontend(A, B, **fields)], [frontend(B, **fields)], gone, kept) == [gone]
 
 
-@pytest.mark.kube_proxy("6.1-37")
+@pytest.mark.kube_proxy("6.1-37", "gap 3.9-6")
 @pytest.mark.parametrize("name", TARGETS)
 def test_other_destinations_ports_and_protocols_are_left_alone(name):
     """kube-proxy takes any flow with a node port's number, whoever it was for."""
