@@ -1,5 +1,6 @@
 """A proxy that is taken off a node. In a file of its own: no other proxy is on the node meanwhile."""
 
+import re
 import subprocess
 from contextlib import contextmanager
 
@@ -11,6 +12,8 @@ from under_test import IPTABLES, VARIANTS
 
 kube_proxy = pytest.mark.kube_proxy
 
+BUILT_IN = re.compile(r"table ip6? (filter|nat|mangle|raw) |(:|chain )(INPUT|FORWARD|OUTPUT|PREROUTING|POSTROUTING) ")
+"""What iptables makes when it is first used, and leaves."""
 WANTED = (":", "-A", "table", "\tchain", "\tset", "\tmap")
 
 
@@ -62,4 +65,4 @@ def ruleset():
     for argv in (["nft", "--stateless", "list", "ruleset"], *([program] for program in programs)):
         done = subprocess.run(argv, check=True, capture_output=True, text=True)
         lines += [line.strip() for line in done.stdout.splitlines() if line.startswith(WANTED)]
-    return sorted({line.partition(" [")[0] for line in lines})
+    return sorted({line.partition(" [")[0] for line in lines if not BUILT_IN.match(line)})
