@@ -45,8 +45,8 @@ class Values:
         return [(prod(share for share, _ in way), " . ".join(str(value) for _, value in way)) for way in ways]
 
     def _mapped(self, inner: Mapping[str, Any]) -> Shared:
-        found = [(share, self.look_up(inner["data"], key)) for share, key in self.of(inner["key"])]
-        return [(share, value) for share, value in found if value is not None]
+        """None where the map has no such key."""
+        return [(share, self.look_up(inner["data"], key)) for share, key in self.of(inner["key"])]
 
     def look_up(self, data: Any, key: Any) -> Any:
         """What a map, with a name or written in the rule, has for a key; None: nothing."""
@@ -58,9 +58,13 @@ class Values:
         name = reference.removeprefix("@")
         if name not in self._types:
             raise Unsure(f"the set {name}, which holds ranges")
-        if f"{self._table} {name}" in self._packet.member_of:
+        if self.full_name(reference) in self._packet.member_of:
             return ""
         return self._sight.element(self._table, name, self._types[name], str(key))
+
+    def full_name(self, reference: str) -> str:
+        """Of a set of this table."""
+        return f"{self._table} {reference.removeprefix('@')}"
 
     def _one(self, kind: str, inner: Any) -> Any:
         match kind:
@@ -149,8 +153,8 @@ class Values:
             raise Unsure("a draw that is compared")
         left, right, operator = drawn[0][1], inner["right"], inner["op"]
         if operator in ("<", ">", "<=", ">="):
-            return COMPARISONS[operator](left, right)
-        return self.fits(left, right) != (operator == "!=")
+            return bool(COMPARISONS[operator](left, right))
+        return self.fits(left, right) != bool(operator == "!=")
 
     def fits(self, left: Any, right: Any) -> bool:
         """Whether a value is that one, or among those."""
@@ -170,28 +174,29 @@ class Values:
         ((kind, inner),) = right.items()
         match kind:
             case "set":
-                return any(self.fits(left, each) for each in inner)
+                found = any(self.fits(left, each) for each in inner)
             case "elem":
-                return self.fits(left, inner["val"])
+                found = self.fits(left, inner["val"])
             case "prefix":
-                return ip_address(left) in ip_network(f"{inner['addr']}/{inner['len']}", strict=False)
+                found = ip_address(left) in ip_network(f"{inner['addr']}/{inner['len']}", strict=False)
             case "range":
-                first, last = inner
-                if isinstance(first, str):
-                    return _number(first) <= _number(left) <= _number(last)
-                return bool(first <= left <= last)
+                first, value, last = (_number(each) for each in (inner[0], left, inner[1]))
+                found = first <= value <= last
             case "concat":
                 parts = str(left).split(" . ")
-                return len(parts) == len(inner) and all(map(self.fits, parts, inner))
-        return bool(left == self._single(right))
+                found = len(parts) == len(inner) and all(map(self.fits, parts, inner))
+            case _:
+                found = left == self._single(right)
+        return bool(found)
 
 
-def _number(address: str) -> int:
-    return int(ip_address(address))
+def _number(value: Any) -> int:
+    """Of a port or an address."""
+    return value if isinstance(value, int) else int(ip_address(value))
 
 
 def jhash(data: bytes, seed: int) -> int:
-    """The kernel's hash of whole words, as nft's `jhash` calls it (linux/jhash.h, jhash())."""
+    """Jenkins' hash of whole words, as nft_hash.c calls it (linux/jhash.h)."""
     a = b = c = (0xDEADBEEF + len(data) + seed) & MASK
     words = [int.from_bytes(data[at : at + 4], "little") for at in range(0, len(data), 4)]
     while len(words) > 3:

@@ -36,23 +36,24 @@ def reason(outcome: Outcome, steps: Iterable[Step]) -> Reason:
     return _ours(outcome.verdict, last, taken)
 
 
+BY_COMMENT = {
+    "a port or protocol that the service does not have": UNDEFINED_PORT,
+    "an address that no service has": UNALLOCATED,
+}
+"""What the rules of proxy.nftables.constant say of themselves."""
+BY_CHAIN = {"NETPROXY-LOOPBACK-ONLY": Reason("loopback", "an address of loopback from outside of this node")}
+
+
 def _ours(verdict: Verdict, last: Step, taken: Sequence[Step]) -> Reason:
     chain = last.place.split()[-1]
-    before = " ".join(step.why for step in taken if step.hook == last.hook)
-    if chain.startswith("sources-"):
-        return SOURCE_RANGES
-    if "a port or protocol that the service does not have" in before:
-        return UNDEFINED_PORT
-    if "an address that no service has" in before:
-        return UNALLOCATED
-    if "netproxy" not in last.place and "NETPROXY-" not in last.place:
-        return Reason("agent", f"{last.place}: {last.why}")
-    if chain == "NETPROXY-LOOPBACK-ONLY":
-        return Reason("loopback", "an address of loopback from outside of this node")
+    said = [step.why for step in taken if step.hook == last.hook]
+    known = next((found for text, found in BY_COMMENT.items() if text in said), BY_CHAIN.get(chain))
+    if known or "netagent" in last.place or "NETAGENT-" in last.place:
+        return known or Reason("agent", f"{last.place}: {last.why}")
     if verdict is Verdict.REJECT:
         return NO_ENDPOINTS
     limited = any(step.does.startswith(("jump NETPROXY-ALLOW-", "goto NETPROXY-ALLOW-")) for step in taken)
-    return SOURCE_RANGES if limited else POLICY_LOCAL
+    return SOURCE_RANGES if limited or chain.startswith("sources-") else POLICY_LOCAL
 
 
 def why_masqueraded(packet: Packet, steps: Iterable[Step]) -> str:

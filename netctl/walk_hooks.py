@@ -95,6 +95,9 @@ class Journey:
             route = self._sight.route(packet.to.address, source, packet.came_in, packet.mark)
             if route.kind in NO_WAY:
                 verdict, why = NO_WAY[route.kind]
+                if packet.called and not packet.came_in:
+                    # ip_route_me_harder fails, and the sender hears nothing.
+                    verdict = Verdict.DROP
                 if packet.source.is_loopback:
                     why = f"{packet.source} may not leave this node (see net.ipv4.conf.*.route_localnet)"
                 self._notes.hook = "routing"

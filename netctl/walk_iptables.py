@@ -6,9 +6,10 @@ Chains are asked for when the packet comes to them: a large node has ten thousan
 import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from typing import NamedTuple
 
+from netctl.iptables_matches import ALL_BITS, Question, answer
 from netctl.walk import OURS, BaseChain, Branch, Notes, Packet, Place, Sight, Unsure, Verdict
 
 PRIORITIES = {"raw": -300, "mangle": -150, "nat": -100, "filter": 0, "security": 50}
@@ -147,7 +148,7 @@ class IptablesRules:
         options = {option.name: option.value for option in rule.matches}
         for option in rule.matches:
             try:
-                found = self._matches(option, options, packet)
+                found = answer(Question(option.name, option.value, options, packet, self._sight))
             except Unsure as reason:
                 if rule.target in DECISIVE:
                     notes.unsure(f"{self._name} {table} {chain}", rule.text, reason)
@@ -157,48 +158,6 @@ class IptablesRules:
             elif found == option.negated:
                 return [(1.0, False)]
         return [(share, True), (1 - share, False)] if share < 1 else [(1.0, True)]
-
-    def _matches(self, option: Option, options: Mapping[str, str], packet: Packet) -> bool | float:
-        """A number below 1 for a draw."""
-        name, value = option.name, option.value
-        match name:
-            case "-s" | "-d":
-                return (packet.source if name == "-s" else packet.to.address) in ip_network(value, strict=False)
-            case "-i" | "-o":
-                return _is_interface(packet.came_in if name == "-i" else packet.goes_out, value)
-            case "-p":
-                return value in (packet.protocol, "all")
-            case "--dport" | "--dports" | "--destination-port":
-                return any(_in_range(packet.to.port, part) for part in value.split(","))
-            case "--mark":
-                wanted, _, mask = value.partition("/")
-                return packet.mark & int(mask or "0xffffffff", 0) == int(wanted, 0)
-            case "--src-type" | "--dst-type" if value == "LOCAL":
-                return self._sight.is_local(packet.source if name == "--src-type" else packet.to.address)
-            case "--ctstate" | "--state":
-                return not _states(packet).isdisjoint(value.split(","))
-            case "--match-set":
-                return self._in_set(value, packet)
-            case "--set":
-                return True
-            case "--update" | "--rcheck":
-                return _sure(self._sight.is_recent(options.get("--name", "DEFAULT"), packet.source), "recent")
-            case "--probability":
-                return float(value)
-            case "--every":
-                return 1 / int(value)
-            case "--mode" | "--packet" | "--seconds" | "--name" | "--mask" | "--rsource" | "--reap":
-                return not option.negated
-        raise Unsure(f"{name} {value}".rstrip())
-
-    def _in_set(self, value: str, packet: Packet) -> bool:
-        name, directions = value.split(" ")
-        if directions not in ("src", "dst"):
-            raise Unsure(f"the set {name}")
-        if directions == "src" and name in packet.member_of:
-            return True
-        address = packet.source if directions == "src" else packet.to.address
-        return _sure(self._sight.in_ipset(name, address), f"the set {name}")
 
     # -- what it does ---------------------------------------------------------------------------------------------
 
@@ -250,25 +209,6 @@ class IptablesRules:
         return f"one of {ends}, {how}{memory}" if ends > 1 else "the only one"
 
 
-def _is_interface(name: str, wanted: str) -> bool:
-    return name.startswith(wanted[:-1]) if wanted.endswith("+") else name == wanted
-
-
-def _in_range(port: int, text: str) -> bool:
-    first, _, last = text.partition(":")
-    return int(first or 0) <= port <= int((last or first) if ":" not in text or last else 65535)
-
-
-def _states(packet: Packet) -> frozenset[str]:
-    return frozenset({"NEW", *(("DNAT",) if packet.called else ())})
-
-
-def _sure(answer: bool | None, what: str) -> bool:  # noqa: FBT001 - an answer, not a switch
-    if answer is None:
-        raise Unsure(what)
-    return answer
-
-
 def _place(text: str, packet: Packet) -> Place:
     host, colon, port = text.rpartition(":")
     if text.startswith("[") or text.count(":") == 1:
@@ -282,7 +222,7 @@ def _marked(mark: int, given: Mapping[str, str]) -> int:
     if "--set-xmark" not in given:
         raise Unsure(" ".join(given))
     value, _, mask = given["--set-xmark"].partition("/")
-    return mark & ~int(mask or "0xffffffff", 0) ^ int(value, 0)
+    return mark & ~int(mask or ALL_BITS, 0) ^ int(value, 0)
 
 
 def _without_chain(rule: Rule) -> str:

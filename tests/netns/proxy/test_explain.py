@@ -21,6 +21,7 @@ from controlloop.family import Family
 from netctl.explain import explained
 from netctl.flow_words import Target
 from netctl.walk import Verdict
+from netctl.walk_hooks import NO_WAY
 from proxy.frontends import Protocol
 
 NOWHERE = Path("/nonexistent")
@@ -56,12 +57,17 @@ def words(explanation):
             served = outcome.packet.to.port in PORTS.get(host, ())
             name = server_name(host, outcome.packet.to.port) if served else "refused"
             found[name, outcome.packet.masqueraded and served] += outcome.share
-        elif outcome.route and outcome.route.kind != "unicast":
-            # Before anything is sent the socket is told, and in different words.
+        elif is_refused_a_route(outcome):
             found["failed", False] += outcome.share
         else:
             found["refused" if outcome.verdict is Verdict.REJECT else "dropped", False] += outcome.share
     return found
+
+
+def is_refused_a_route(outcome):
+    """Before anything is sent: then the socket is told, in words of its own."""
+    untouched = not outcome.packet.called and not outcome.packet.came_in
+    return untouched and outcome.route is not None and outcome.route.kind in NO_WAY
 
 
 def wrong(call, explanation):
