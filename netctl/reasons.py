@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from netctl.walk import Packet, Step, Verdict
 from netctl.walk_hooks import Outcome
+from netctl.walk_iptables import GATES
 
 NAMED_CHAIN = re.compile(r"-[0-9a-f]{16}-([a-z0-9.-]+/[a-z0-9.-]+)/(?:tcp|udp|sctp)/\d+$")
 """A chain that only one frontend has, by proxy.nftables.names."""
@@ -52,7 +53,7 @@ def _ours(verdict: Verdict, last: Step, taken: Sequence[Step]) -> Reason:
         return known or Reason("agent", f"{last.place}: {last.why}")
     if verdict is Verdict.REJECT:
         return NO_ENDPOINTS
-    limited = any(step.does.startswith(("jump NETPROXY-ALLOW-", "goto NETPROXY-ALLOW-")) for step in taken)
+    limited = any(step.does.startswith(f"jump {GATES}") for step in taken)
     return SOURCE_RANGES if limited or chain.startswith("sources-") else POLICY_LOCAL
 
 

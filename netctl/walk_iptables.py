@@ -27,6 +27,9 @@ DECISIVE = frozenset({"DROP", "REJECT", "DNAT", "SNAT", "MASQUERADE", "REDIRECT"
 IGNORED = frozenset({"-m", "--comment", "--random-fully", "--random", "--persistent"})
 """Options that match nothing by themselves, or do not say where a packet goes."""
 
+GATES = "NETPROXY-ALLOW-"
+"""Who leads nowhere through one of these may not connect."""
+
 ListChain = Callable[[str, str], Sequence[str]]
 """Table and chain to the lines of `iptables -S`; empty: there is no such chain."""
 
@@ -197,7 +200,8 @@ class IptablesRules:
         seen = len(notes.steps)
         for _, branch in self._walk(table, rule.target, packet, notes):
             yield branch.verdict is not None or rule.is_goto, branch
-        notes.forget_jump(seen, rule.target)
+        if not rule.comment and not rule.target.startswith(GATES):
+            notes.forget_jump(seen, rule.target)
 
     def _balancing(self, table: str, chain: str) -> str:
         """How a chain chooses among endpoints, for who reads."""

@@ -1,0 +1,225 @@
+"""Walks through rules that a kernel has listed: the five services of tests/golden, in both modes."""
+
+import re
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from netctl.explain_rules import chain_in
+from netctl.explanation import Explanation
+from netctl.walk import Notes, Packet, Place, RouteAnswer
+from netctl.walk_hooks import Journey
+from netctl.walk_iptables import IptablesRules
+from netctl.walk_nftables import nft_tables
+from netctl.walk_overlay import Hop
+
+HERE = Path(__file__).parent
+CAPTURED = HERE / "captured"
+GOLDEN = HERE.parent.parent / "golden" / "five_services.nft"
+
+CONTAINER = re.compile(r"\t(?:map|set) (\S+) \{[^}]*?elements = \{([^}]*)\}")
+ROUTES = {"10.244.1.0/24": "cni0", "10.244.0.0/16": "flannel.1", "0.0.0.0/0": "eth0"}
+LOCAL = ("192.0.2.1", "127.0.0.1")
+
+
+def golden_elements():
+    found = {}
+    for name, text in CONTAINER.findall(GOLDEN.read_text()):
+        for item in filter(None, (part.strip() for part in text.split(","))):
+            key, _, value = item.partition(" : ")
+            found[name, key] = value
+    return found
+
+
+class Sight:
+    """A node 192.0.2.1 whose pods are in 10.244.1.0/24."""
+
+    def __init__(self, members=()):
+        self._elements = golden_elements()
+        self._members = members
+
+    def route(self, to, *_):
+        if str(to) in LOCAL:
+            return RouteAnswer("local", "lo", None, to)
+        device = next(device for network, device in ROUTES.items() if to in ip_network(network))
+        return RouteAnswer("unicast", device, None, ip_address("192.0.2.1"))
+
+    def is_local(self, address):
+        return str(address) in LOCAL
+
+    def element(self, _table, container, _kind, key):
+        return self._elements.get((container, key))
+
+    def in_ipset(self, name, address):
+        return (name, str(address)) in self._members
+
+    def is_recent(self, *_):
+        return None
+
+
+def nftables(sight):
+    listing = msgspec.json.decode((CAPTURED / "five_services.json").read_bytes())
+    return nft_tables(listing["nftables"], frozenset({"ip"}), sight)
+
+
+def iptables(sight):
+    saved = (CAPTURED / "five_services.iptables-save").read_bytes()
+    tables = {part.partition(b"\n")[0].decode(): b"\n" + part for part in saved.split(b"*")[1:]}
+    return [IptablesRules(tables, lambda table, chain: chain_in(tables[table], chain), sight, "iptables-legacy")]
+
+
+MODES = {"nftables": nftables, "iptables": iptables}
+
+
+@pytest.fixture(params=MODES.values(), ids=MODES)
+def mode(request):
+    return request.param
+
+
+def explained(mode, source, to, *, protocol="tcp", came_in="eth0", sight=None):
+    address, port = to.rsplit(":", 1)
+    packet = Packet(ip_address(source), Place(ip_address(address), int(port)), protocol, came_in)
+    sight, notes = sight or Sight(), Notes()
+    outcomes = Journey(mode(sight), sight, notes).travel(packet)
+    return Explanation(packet, outcomes, notes, {outcome: Hop("") for outcome in outcomes})
+
+
+def ends(explanation):
+    return {str(each.place): round(each.probability, 6) for each in explanation.backends}
+
+
+POD, NODE, OUTSIDE, ALLOWED = "10.244.1.9", "192.0.2.1", "203.0.113.77", "10.10.0.9"
+WEB = dict.fromkeys(("10.244.1.2:8080", "10.244.2.2:8080", "10.244.2.3:8080"), 0.333333)
+API = {"10.244.1.3:8443": 0.75, "10.244.2.4:8443": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("source", "came_in", "to", "wanted", "masqueraded"),
+    [
+        (POD, "cni0", "10.96.0.1:80", WEB, False),
+        (OUTSIDE, "eth0", "10.96.0.1:80", WEB, True),
+        (NODE, "", "10.96.0.1:80", WEB, True),
+        (OUTSIDE, "eth0", "192.0.2.1:30080", WEB, True),
+        (POD, "cni0", "10.96.0.2:443", API, False),
+        (OUTSIDE, "eth0", "192.0.2.1:30443", {"10.244.1.3:8443": 1}, False),
+        (POD, "cni0", "192.0.2.1:30443", API, False),
+        (NODE, "", "192.0.2.1:30443", API, True),
+        (ALLOWED, "eth0", "203.0.113.1:443", {"10.244.1.3:8443": 1}, False),
+    ],
+)
+def test_where_it_lands(mode, source, came_in, to, wanted, masqueraded):  # noqa: PLR0917 - a table
+    explanation = explained(mode, source, to, came_in=came_in)
+    assert explanation.verdict == "dnat"
+    assert ends(explanation) == wanted
+    assert explanation.masquerade is masqueraded
+    assert explanation.arrives
+    assert not explanation.notes.warnings
+
+
+@pytest.mark.parametrize(
+    ("source", "came_in", "to", "verdict", "code"),
+    [
+        (POD, "cni0", "10.96.0.4:80", "reject", "no-endpoints"),
+        (NODE, "", "10.96.0.4:80", "reject", "no-endpoints"),
+        (OUTSIDE, "eth0", "192.0.2.1:30081", "reject", "no-endpoints"),
+        (OUTSIDE, "eth0", "203.0.113.1:443", "drop", "source-ranges"),
+        (POD, "cni0", "203.0.113.1:443", "drop", "source-ranges"),
+    ],
+)
+def test_why_it_does_not_arrive(mode, source, came_in, to, verdict, code):  # noqa: PLR0917 - a table
+    explanation = explained(mode, source, to, came_in=came_in)
+    assert (explanation.verdict, explanation.reason.code) == (verdict, code)
+    assert not explanation.arrives
+
+
+def test_a_pod_that_reaches_itself_sees_the_node(mode):
+    explanation = explained(mode, "10.244.1.2", "10.96.0.1:80", came_in="cni0")
+    seen = {str(each.place): each.masquerade for each in explanation.backends}
+    assert seen == {"10.244.1.2:8080": True, "10.244.2.2:8080": False, "10.244.2.3:8080": False}
+    assert "calls itself" in explanation.masquerade_why
+
+
+def test_what_only_nftables_knows():
+    wrong_port = explained(nftables, POD, "10.96.0.1:81", came_in="cni0")
+    assert (wrong_port.verdict, wrong_port.reason.code) == ("reject", "undefined-port")
+    nobody = explained(nftables, POD, "10.96.77.77:80", came_in="cni0")
+    assert (nobody.verdict, nobody.reason.code) == ("drop", "unallocated-address")
+    assert explained(iptables, POD, "10.96.0.1:81", came_in="cni0").verdict == "pass"
+
+
+def test_what_is_no_service_passes(mode):
+    explanation = explained(mode, POD, "8.8.8.8:53", protocol="udp", came_in="cni0")
+    assert (explanation.verdict, explanation.service, ends(explanation)) == ("pass", None, {})
+    assert explanation.arrives
+
+
+def test_the_rules_name_the_service():
+    assert explained(iptables, POD, "10.96.0.1:80", came_in="cni0").service == "default/web:http"
+    assert explained(iptables, POD, "10.96.0.4:80", came_in="cni0").service == "default/idle"
+    assert explained(nftables, POD, "10.96.0.1:80", came_in="cni0").service == "default/web"
+
+
+def test_a_client_that_is_remembered_has_one_endpoint():
+    sight = Sight()
+    clients = next(name for name in nftables(sight)[0]._types if name.startswith("clients-"))
+    sight._elements[clients, POD] = ""
+    explanation = explained(nftables, POD, "10.96.0.3:80", came_in="cni0", sight=sight)
+    assert list(ends(explanation).values()) == [1]
+    other = explained(nftables, "10.244.1.8", "10.96.0.3:80", came_in="cni0", sight=sight)
+    assert ends(other) == {"10.244.2.5:8080": 0.5, "10.244.2.6:8080": 0.5}
+
+
+def test_a_slot_that_is_missing_goes_on_untranslated():
+    sight = Sight()
+    del sight._elements["tcp-endpoints", "10.96.0.1 . 80 . 1"]
+    explanation = explained(nftables, POD, "10.96.0.1:80", came_in="cni0", sight=sight)
+    assert sum(outcome.share for outcome in explanation.outcomes) == pytest.approx(1)
+    assert ends(explanation) == {"10.244.1.2:8080": 0.333333, "10.244.2.3:8080": 0.333333}
+    assert not explanation.arrives
+
+
+FOREIGN = """
+{"nftables": [
+  {"table": {"family": "ip", "name": "fw"}},
+  {"chain": {"family": "ip", "table": "fw", "name": "early", "type": "filter", "hook": "prerouting",
+             "prio": -150, "policy": "accept"}},
+  {"rule": {"family": "ip", "table": "fw", "chain": "early", "handle": 7, "expr": [%s]}}
+]}"""
+
+
+def beside(statements):
+    def both(sight):
+        foreign = msgspec.json.decode(FOREIGN % statements)["nftables"]
+        return [*nftables(sight), *nft_tables(foreign, frozenset({"ip"}), sight)]
+
+    return both
+
+
+PORT_80 = '{"match": {"op": "==", "left": {"payload": {"protocol": "tcp", "field": "dport"}}, "right": %s}}'
+
+
+def test_a_foreign_rule_that_drops_first_is_named():
+    dropping = beside(f'{PORT_80 % 80}, {{"drop": null}}')
+    explanation = explained(dropping, POD, "10.96.0.1:80", came_in="cni0")
+    assert (explanation.verdict, explanation.reason.code) == ("drop", "foreign-rule")
+    assert "ip fw early" in explanation.reason.text
+    elsewhere = explained(dropping, POD, "10.96.0.2:443", came_in="cni0")
+    assert elsewhere.verdict == "dnat"
+    assert not elsewhere.notes.warnings
+
+
+def test_a_foreign_rule_that_cannot_be_decided_is_a_warning():
+    unknown = '{"match": {"op": "==", "left": {"meta": {"key": "skuid"}}, "right": 1000}}, {"drop": null}'
+    explanation = explained(beside(unknown), POD, "10.96.0.1:80", came_in="cni0")
+    assert explanation.verdict == "dnat"
+    (warning,) = explanation.notes.warnings
+    assert "ip fw early" in warning
+    assert "meta skuid" in warning
+
+
+def test_text_fits_the_terminal(mode):
+    text = explained(mode, "10.244.1.2", "10.96.0.1:80", came_in="cni0").render()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "33.3%   10.244.1.2:8080, masqueraded" in text
