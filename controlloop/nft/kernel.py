@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from controlloop.command import CommandError, run
 from controlloop.delta import Delta
 from controlloop.family import Family
-from controlloop.nft.listing import elements, parse
+from controlloop.nft.dump import elements_of
+from controlloop.nft.listing import parse
 from controlloop.nft.state import Chain, Container, Key, Value
 from controlloop.nft.transaction import emptying, portions, transaction
 
@@ -40,13 +41,13 @@ class NftTable:
         for key in wanted.keys() & found.keys():
             container = state[key]
             if isinstance(container, Container) and not container.is_dynamic:
-                state |= await self._elements(key.name, container.kind)
+                # 50,000 elements take half a second; meanwhile the loop goes on.
+                state |= await asyncio.to_thread(self._elements, key.name, container)
         return state
 
-    async def _elements(self, name: str, kind: str) -> dict[Key, Value]:
-        listing = await unless_absent(["nft", "list", kind, self._family.nft, self._name, name])
-        # 50,000 elements take 0.1 s; meanwhile the loop goes on.
-        return await asyncio.to_thread(lambda: dict(elements(name, listing)))
+    def _elements(self, name: str, container: Container) -> dict[Key, Value]:
+        listed = elements_of(self._family, self._name, name, container.type)
+        return {Key("element", name, key): value for key, value in listed.items()}
 
     async def apply(self, delta: Delta[Key, Value]) -> None:
         """One transaction; for a table that does not exist yet perhaps several, of which the last makes it work."""

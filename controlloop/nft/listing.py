@@ -1,19 +1,11 @@
-"""Reads what nft lists back into a state. Pure.
+"""Reads what nft lists back into a state: containers and chains, without elements (see dump.py). Pure."""
 
-The structure comes as JSON and without elements. Elements come as text, container by container: for 50,000 of them
-nft takes two thirds of the time and memory that JSON would, and we a tenth.
-"""
-
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 
 from controlloop.nft.state import Chain, Container, Hook, Key, Rule, Value
-
-EXTRAS = re.compile(r' (?:counter(?: packets \d+ bytes \d+)?|(?:timeout|expires) \w+|comment "[^"]*")')
-"""What may stand between an element's key and its value."""
 
 
 def parse(listing: bytes, table: str) -> dict[Key, Value]:
@@ -58,14 +50,3 @@ def container(kind: str, item: Mapping[str, Any]) -> Container:
 
 def type_text(declared: Any) -> str:
     return " . ".join(declared) if isinstance(declared, list) else str(declared)
-
-
-def elements(name: str, listing: bytes) -> Iterator[tuple[Key, Value]]:
-    """What is in one container, from `nft list set` or `list map`."""
-    _, _, rest = listing.decode(errors="replace").partition("elements = { ")
-    inside = rest.rpartition(" }\n\t}\n}")[0]
-    if '"' in inside or " counter" in inside or " expires " in inside:
-        inside = EXTRAS.sub("", inside)
-    for item in inside.split(",") if inside else ():
-        key, _, value = item.strip().partition(" : ")
-        yield Key("element", name, key), value
