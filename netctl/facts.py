@@ -64,16 +64,26 @@ class Reader:
 
     unread: list[str] = field(default_factory=list)
 
-    def text(self, *argv: str) -> str:
-        """Empty when it fails, and then noted."""
+    def text(self, *argv: str) -> str | None:
+        """None when it fails, and then noted."""
         done = run(argv)
         if done.returncode:
             self.unread.append(f"{' '.join(argv)}: {first_line(done.stderr)}")
-        return done.stdout if done.returncode == 0 else ""
+        return None if done.returncode else done.stdout
+
+    def file(self, path: Path) -> str:
+        """Empty when it is not there, and when it may not be read, which is noted."""
+        try:
+            return path.read_text(errors="replace")
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            self.unread.append(f"{path}: {error.strerror}")
+            return ""
 
     def document(self, *argv: str) -> Any:
         text = self.text(*argv)
-        return json.loads(text) if text.strip() else {}
+        return json.loads(text) if text and text.strip() else {}
 
 
 def run(argv: Sequence[str], stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -106,19 +116,19 @@ def read_host(root: Path = Path("/")) -> tuple[HostFacts, list[str]]:
     missing = [program for program in PROGRAMS if not is_installed(program)]
     iptables = read_iptables(reader, root)
     tables = read_tables(reader, iptables) if "nft" not in missing else []
-    udp = read_counters((root / "proc/net/snmp").read_text(), "Udp")
+    udp = read_counters(reader.file(root / "proc/net/snmp"), "Udp")
     facts = HostFacts(
-        sysctls=read_sysctls(root / "proc/sys/net"),
+        sysctls=read_sysctls(reader, root / "proc/sys/net"),
         links=reader.document("ip", "-json", "-details", "link", "show") or [],
         refused=refusals(reader),
         missing=missing,
         tables=tables,
         iptables=iptables,
-        sockets=list(read_sockets(reader.text("ss", "-H", "-l", "-n", "-t", "-u", "-p"))),
+        sockets=list(read_sockets(reader.text("ss", "-H", "-l", "-n", "-t", "-u", "-p") or "")),
         frontends=read_frontends(iptables),
         datagrams=udp.get("InDatagrams", 0) + udp.get("InErrors", 0),
         wrong_checksums=udp.get("InCsumErrors", 0),
-        networkd=read_networkd(root),
+        networkd=read_networkd(reader, root),
     )
     return facts, reader.unread
 
@@ -131,21 +141,20 @@ def is_installed(program: str) -> bool:
     return True
 
 
-def read_sysctls(folder: Path) -> dict[str, int]:
+def read_sysctls(reader: Reader, folder: Path) -> dict[str, int]:
     paths = chain.from_iterable(folder.glob(pattern) for pattern in SYSCTLS)
-    return {str(path.relative_to(folder)): int(path.read_text()) for path in paths}
+    return {str(path.relative_to(folder)): int(text) for path in paths if (text := reader.file(path)).strip()}
 
 
 def read_iptables(reader: Reader, root: Path) -> dict[str, list[str]]:
     """Legacy ones only where they hold something: asking for them would make the kernel set the tables up."""
     found = {}
     for name, names in (("iptables", "ip_tables_names"), ("ip6tables", "ip6_tables_names")):
-        path = root / "proc/net" / names
-        legacy = ("legacy",) if path.exists() and path.read_text().split() else ()
+        legacy = ("legacy",) if reader.file(root / "proc/net" / names).split() else ()
         for variant in ("nft", *legacy):
             program = f"{name}-{variant}"
-            if is_installed(f"{program}-save"):
-                found[program] = reader.text(f"{program}-save").splitlines()
+            if is_installed(f"{program}-save") and (text := reader.text(f"{program}-save")) is not None:
+                found[program] = text.splitlines()
     return found
 
 
@@ -195,15 +204,14 @@ def refusals(reader: Reader) -> dict[str, str]:
     return found
 
 
-def read_networkd(root: Path) -> dict[str, str] | None:
+def read_networkd(reader: Reader, root: Path) -> dict[str, str] | None:
     """As systemd-networkd reads it: of files with one name that in the first folder counts, in the order of names."""
     if not (root / "run/systemd/netif/state").exists():
         return None
     folders = [root / place / "systemd/networkd.conf.d" for place in ("usr/lib", "run", "etc")]
     by_name = {path.name: path for folder in folders for path in sorted(folder.glob("*.conf"))}
-    main = root / "etc/systemd/networkd.conf"
-    paths = [*([main] if main.exists() else []), *(by_name[name] for name in sorted(by_name))]
-    return read_settings((path.read_text(errors="replace") for path in paths), "Network")
+    paths = [root / "etc/systemd/networkd.conf", *(by_name[name] for name in sorted(by_name))]
+    return read_settings(map(reader.file, paths), "Network")
 
 
 def route_mtu(address: str) -> int:

@@ -67,7 +67,7 @@ class HostFacts:
     """Programs that are not installed."""
     tables: Sequence[Table] = ()
     iptables: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Lines of `ip6tables-legacy-save` and its like, by what stands before `-save`."""
+    """Lines of `ip6tables-legacy-save` and its like, by what stands before `-save`; absent what could not be read."""
     sockets: Sequence[Socket] = ()
     """Those that listen, on TCP and UDP."""
     frontends: Sequence[Frontend] = ()
