@@ -19,7 +19,7 @@ from controlloop.runner import Runner
 from controlloop.runtime import only_one
 from controlloop.skips import SkippedLog
 from proxy import sysctls
-from proxy.config import DetectLocal, Settings, apply_live
+from proxy.config import DetectLocal, ProxyMode, Settings, apply_live
 from proxy.conntrack.keeper import FlowKeeper
 from proxy.frontends import Frontend, ServiceName
 from proxy.leftovers import families, leftovers, remove_rules, tell_of_kube_proxy
@@ -166,7 +166,8 @@ class Netproxy:
         if resync and not self._leftovers_gone:
             self._leftovers_gone = not await remove_rules(await leftovers(self._settings.mode))
             await tell_of_kube_proxy()
-            self._rules.ask_for_audits()  # both variants of iptables share a sysctl
+            if self._settings.mode is ProxyMode.IPTABLES:
+                self._rules.ask_for_audits()  # both variants share a sysctl, which the other one took along
         if self._rules.in_kernel and not self._status.was_ready:
             self._became_ready()
 
