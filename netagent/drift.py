@@ -11,6 +11,7 @@ from netagent.instance import FIRST
 from netagent.messages import (
     AF_BRIDGE,
     IFADDRMSG,
+    IFF_UP,
     IFINFOMSG,
     NDA_DST,
     NDA_LLADDR,
@@ -36,7 +37,6 @@ from netagent.messages import (
 from netagent.state import FdbEntry, Key, Neighbor, Object, OverlayState
 
 RTM_DELLINK = 17
-IFF_UP = 1
 IFLA_IFNAME, IFLA_MTU = 3, 4
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from netagent.instance import Instance
 from netagent.messages import (
+    IFF_UP,
     IFINFOMSG,
     IFLA_IFALIAS,
     IFLA_IFNAME,
@@ -21,8 +22,6 @@ from netagent.messages import (
     text_of,
 )
 from netagent.state import IpipLink, Link, VxlanLink, WireguardLink
-
-IFF_UP = 1
 
 IFLA_ADDRESS, IFLA_MTU, IFLA_INFO_DATA = 1, 4, 2
 IFLA_VXLAN_ID, IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LEARNING = 1, 3, 4, 7
@@ -41,13 +40,14 @@ FLANNELD_NAMES = {
 
 def is_ours(label: LinkLabel, instance: Instance, wanted: Collection[str]) -> bool:
     """Marked by us, or named by flanneld: of this backend or one before it. Of what flanneld left, an instance that is
-    not the first takes over only what it wants by name: the rest may be a flanneld's that still runs.
+    not the first takes over only what it wants by name: the rest may be a flanneld's that still runs. And one that is
+    down may be another instance's that is still being made: the mark goes in after creation, and before it is up.
     """
     name = FLANNELD_NAMES.get(label.kind)
     if name is None or instance.is_anothers(label.alias):
         return False
     return label.alias == instance.alias or (
-        bool(name.fullmatch(label.name)) and (instance.adopts or label.name in wanted)
+        bool(name.fullmatch(label.name)) and ((instance.adopts and label.up) or label.name in wanted)
     )
 
 

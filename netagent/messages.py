@@ -35,6 +35,7 @@ NLM_F_REPLACE, NLM_F_EXCL, NLM_F_DUMP, NLM_F_CREATE = 0x100, 0x200, 0x300, 0x400
 NLM_F_ACK_TLVS = 0x200
 NLMSGERR_ATTR_MSG = 1
 
+IFF_UP = 1
 IFLA_IFNAME, IFLA_LINKINFO, IFLA_IFALIAS = 3, 18, 20
 IFLA_INFO_KIND = 1
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_TABLE = 1, 4, 5, 6, 15
@@ -262,12 +263,14 @@ class LinkLabel(NamedTuple):
     name: str
     kind: str
     alias: str
+    up: bool
 
 
 def decode_label(payload: bytes) -> LinkLabel:
     found = attributes(payload, IFINFOMSG.size)
     kind = attributes(found.get(IFLA_LINKINFO, b""), 0).get(IFLA_INFO_KIND)
-    return LinkLabel(text_of(found.get(IFLA_IFNAME)), text_of(kind), text_of(found.get(IFLA_IFALIAS)))
+    up = bool(IFINFOMSG.unpack_from(payload)[3] & IFF_UP)
+    return LinkLabel(text_of(found.get(IFLA_IFNAME)), text_of(kind), text_of(found.get(IFLA_IFALIAS)), up)
 
 
 def text_of(value: bytes | None) -> str:

@@ -298,7 +298,7 @@ async def test_a_device_that_is_mended_keeps_what_stands_on_it(real, drift):
 async def test_a_device_of_our_name_made_differently_is_made_again(real, kind):
     desired = overlay()
     await reconcile(lambda: desired, real)
-    sh("ip link del flannel.1", f"ip link add flannel.1 type vxlan id 1 dev under0 {kind}")
+    sh("ip link del flannel.1", f"ip link add flannel.1 up type vxlan id 1 dev under0 {kind}")
     await reconcile(lambda: desired, real)
     assert await real.dump() == desired
 
@@ -367,7 +367,7 @@ async def test_direct_routes_of_flanneld_are_taken_over_at_once(real):
 
 @pytest.mark.skipif(not Path("/dev/net/tun").exists(), reason="needs /dev/net/tun")
 async def test_a_wireguard_device_that_nobody_serves_is_in_nobodys_way(real):
-    sh("ip tuntap add flannel-wg mode tun", "ip tuntap add other mode tun")
+    sh("ip tuntap add flannel-wg mode tun", "ip tuntap add other mode tun", "ip link set flannel-wg up")
     await reconcile(overlay, real)
     assert await real.dump() == overlay()
     assert "flannel-wg" not in output("ip -o link show")

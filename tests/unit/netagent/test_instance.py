@@ -35,8 +35,8 @@ def test_no_chain_belongs_to_two(one, other):
     assert owned(Instance(one)).is_ours(f"{Instance(other).chain_prefix}FORWARD") is (one == other)
 
 
-def label(name="flannel.1", alias="", kind="vxlan"):
-    return LinkLabel(name, kind, alias)
+def label(name="flannel.1", alias="", kind="vxlan", *, up=True):
+    return LinkLabel(name, kind, alias, up)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,9 @@ def label(name="flannel.1", alias="", kind="vxlan"):
         (0, (), label(), True),
         (0, ("flannel.1",), label(alias="nodenet2"), False),
         (0, (), label(alias="somebody's"), True),
+        (0, (), label(up=False), False),
+        (0, ("flannel.1",), label(up=False), True),
+        (0, (), label(alias="nodenet", up=False), True),
         (0, (), label("vxlan7"), False),
         (0, (), label(kind="bridge"), False),
         (2, (), label(alias="nodenet2"), True),
