@@ -95,7 +95,8 @@ def check_etcd(settings: EtcdSettings) -> Report:
     facts = read_etcd(settings)
     answered = [url for url, member in facts.members.items() if member.version]
     looked_at = f"{len(answered)} of {len(facts.members)} endpoints, {len(facts.records)} leases"
-    unread = () if answered else ("leases and configuration: no endpoint answers",)
+    refused = any(member.is_refusal for member in facts.members.values())
+    unread = () if answered or refused else ("leases and configuration: no endpoint answers",)
     return report("etcd", judge_etcd(facts), looked_at, unread)
 
 

@@ -9,7 +9,7 @@ import grpc
 from aetcd import rpc
 
 from controlloop.errors import OperatorError, UnavailableError
-from controlloop.etcd import Etcd
+from controlloop.etcd import Etcd, refusal
 from controlloop.etcd_access import Login, Metadata, Tls, TlsFiles
 from controlloop.etcd_endpoint import Endpoint
 from controlloop.etcd_settings import EtcdSettings
@@ -56,9 +56,10 @@ async def member(endpoint: Endpoint, login: Login | None) -> Member:
         status = await stub.Status(rpc.StatusRequest(), timeout=TIMEOUT_S, metadata=metadata)
         return Member(status.version, await alarms(stub, metadata))
     except grpc.aio.AioRpcError as error:
-        return Member(error=f"{error.details()} ({error.code().name})")
+        failure = refusal(f"{error.details()} ({error.code().name})")
+        return Member(error=str(failure), is_refusal=isinstance(failure, OperatorError))
     except (OperatorError, UnavailableError) as error:
-        return Member(error=str(error))
+        return Member(error=str(error), is_refusal=isinstance(error, OperatorError))
     finally:
         await endpoint.close()
 

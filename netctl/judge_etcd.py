@@ -23,6 +23,8 @@ class Member:
     """Empty when it did not answer."""
     alarms: tuple[str, ...] = ()
     error: str = ""
+    is_refusal: bool = False
+    """It answered, and does not let us in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def judge_etcd(facts: EtcdFacts) -> Iterator[Finding]:
 
 def judge_member(url: str, member: Member) -> Iterator[Finding]:
     if member.error:
-        yield Finding("NN401", url, member.error)
+        yield Finding("NN409" if member.is_refusal else "NN401", url, member.error)
     if url.startswith("http://"):
         yield Finding("NN403", url, "the URL begins with http://")
     if is_old(member.version):
