@@ -33,7 +33,7 @@ class Variant:
         if not self.iptables:
             return
         libc = ctypes.CDLL(None, use_errno=True)
-        chosen = os.path.realpath("/usr/sbin/iptables").encode()  # noqa: PTH - a child after fork
+        chosen = os.path.realpath("/usr/sbin/iptables").encode()
         wanted = f"/usr/sbin/{self.iptables}".encode()
         if (
             libc.unshare(CLONE_NEWNS)
