@@ -308,11 +308,17 @@ class RuleSync(Generic[K, V]):
         ]
 
     def _ask_for_audit(self) -> None:
+        if self._look_put_off:
+            return
         if wait_s := self._limiter.wait_s(None):
             self._look_put_off = True
-            asyncio.get_running_loop().call_later(wait_s, self.audit_due.set)
+            asyncio.get_running_loop().call_later(wait_s, self._look_at_last)
         else:
             self.audit_due.set()
+
+    def _look_at_last(self) -> None:
+        self._limiter.wait_s(None)  # it counts like one that was not put off
+        self.audit_due.set()
 
     def _wake_in(self, wait_s: float) -> None:
         asyncio.get_running_loop().call_later(wait_s, self._wake)
@@ -325,10 +331,10 @@ class RuleSync(Generic[K, V]):
             found = diff(self._planner.objects, actual)
         finally:
             self._moved = None
+            self._look_put_off = False
         self.stats.audits += 1
         moved |= _touched(self._pending)
         differing = _touched(found) - moved
-        self._look_put_off = False
         self._vain_looks = 0 if differing else self._vain_looks + 1
         if not differing:
             self._verified = not self._unknown
