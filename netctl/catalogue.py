@@ -18,6 +18,12 @@ class Entry:
 
 
 OVERLAY = {
+    "NN100": Entry(
+        "netagent says what this netctl does not know",
+        "netagent has found something under a code that this netctl lacks: they are of different versions.",
+        "Read the evidence; use the netctl of the daemons' version, and restart daemons after an upgrade.",
+        "netctl status -o wide",
+    ),
     "NN101": Entry(
         "no answer from the agent",
         "netagent does not answer on its socket: it is not running, or this user may not ask it. Routes, neighbors and "
@@ -103,6 +109,12 @@ OVERLAY = {
 }
 
 SERVICES = {
+    "NN200": Entry(
+        "netproxy says what this netctl does not know",
+        "netproxy has found something under a code that this netctl lacks: they are of different versions.",
+        "Read the evidence; use the netctl of the daemons' version, and restart daemons after an upgrade.",
+        "netctl status -o wide",
+    ),
     "NN201": Entry(
         "no answer from the proxy",
         "netproxy does not answer on its socket: it is not running, or this user may not ask it. The rules stay as "
@@ -345,7 +357,7 @@ STORE = {
         "record cannot be read",
         "A key below PREFIX/subnets is not a lease. It is skipped by all nodes.",
         "Repair or delete the record.",
-        "etcdctl get --prefix",
+        "etcdctl get PREFIX/subnets --prefix",
     ),
     "NN408": Entry(
         "no usable network configuration",
@@ -357,7 +369,7 @@ STORE = {
         "etcd refuses us",
         "The server wants a user, a password or a certificate that we did not show, or the role lacks a permission.",
         "Check --etcd-username, the password and the role's grants.",
-        "etcdctl user get",
+        "etcdctl user get USER",
     ),
     "NN410": Entry(
         "etcd has raised an alarm",

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from netctl.catalogue import CATALOGUE
 from netctl.findings import Finding
 
 Document = Mapping[str, Any]
@@ -23,7 +24,7 @@ def judge_agent(daemon: str, document: Document) -> Iterator[Finding]:
         yield unready_agent(daemon, document)
     for item in document["skipped"]:
         yield Finding("NN107", item["name"], item["reason"])
-    yield from map(told, document.get("findings", ()))
+    yield from (told(each, "NN100") for each in document.get("findings", ()))
 
 
 def unready_agent(daemon: str, document: Document) -> Finding:
@@ -45,14 +46,14 @@ def judge_proxy(daemon: str, document: Document) -> Iterator[Finding]:
         yield Finding("NN205", item["name"], item["reason"])
     for item in document.get("quarantined", ()):
         yield Finding("NN206", f"Service {item['name']}", item["reason"])
-    yield from map(told, document.get("findings", ()))
+    yield from (told(each, "NN200") for each in document.get("findings", ()))
 
 
-def told(finding: Document) -> Finding:
-    """What a daemon has found by itself, under the code that it gave."""
-    remedy = finding.get("remedy")
+def told(finding: Document, unknown: str) -> Finding:
+    """What a daemon has found by itself, under the code that it gave; `unknown` for one of another version."""
+    remedy, code = finding.get("remedy"), finding.get("code", "")
     evidence = f"{finding['reason']}; {remedy}" if remedy else finding["reason"]
-    return Finding(finding["code"], finding["name"], evidence, finding.get("since"))
+    return Finding(code if code in CATALOGUE else unknown, finding["name"], evidence, finding.get("since"))
 
 
 def journal(daemon: str) -> str:

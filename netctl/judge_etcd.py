@@ -103,7 +103,8 @@ def judge_leases(facts: EtcdFacts) -> Iterator[Finding]:
         try:
             leases[key] = parse_lease(key, value)
         except MalformedError as error:
-            yield Finding("NN407", f"{facts.prefix}/subnets/{key}", str(error))
+            path = f"{facts.prefix}/subnets/{key}"
+            yield Finding("NN407", path, str(error), next=f"etcdctl get {path}")
     yield from same_address(leases)
     yield from overlapping(leases)
 

@@ -26,6 +26,8 @@ def told(code, **more):
 
 
 FAULTS = {
+    "NN100": lambda: agent(findings=[{"name": "x", "reason": "y"}]),
+    "NN200": lambda: proxy(**told("NN299")),
     "NN101": lambda: [silent("netagent", "refused")],
     "NN102": lambda: agent(ready=False, waiting_for="network configuration"),
     "NN103": lambda: agent(ready=False, waiting_for="a lease: another node has it"),
