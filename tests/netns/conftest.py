@@ -1,16 +1,10 @@
 """Labs for the packet tests: real etcd, real daemons, real packets. One for each module and mode, all named apart."""
 
-import itertools
-import os
-
 import pytest
 from proxy_lab import VARIANTS, bring_up_proxy
+from whole_lab import bring_up
 
-from lab.cluster import can_run, sweep, up
-from lab.topology import Spec
-from lab.workload import start_responders
-
-numbers = itertools.count(1)
+from lab.cluster import can_run, sweep
 
 
 def pytest_collection_modifyitems(items):
@@ -24,16 +18,6 @@ def pytest_collection_modifyitems(items):
 def _no_leftovers():
     """A test run that was killed leaves its lab; the next one takes it down."""
     sweep()
-
-
-def bring_up(**settings):
-    cluster = up(Spec(f"t{os.getpid()}-{next(numbers)}", **settings), owned=True)
-    try:
-        start_responders(cluster)
-    except BaseException:
-        cluster.down()
-        raise
-    return cluster
 
 
 @pytest.fixture(scope="module", params=["nftables", "iptables"])

@@ -8,9 +8,9 @@ from pathlib import Path
 from signal import Signals
 
 import pytest
-from conftest import bring_up
 from deadline import eventually
 from namespace import fresh_namespace
+from whole_lab import bring_up
 
 from lab.host import as_daemon
 from lab.workload import apply, endpoint_slice, service

@@ -6,8 +6,8 @@ import socket
 import sys
 
 import pytest
-from conftest import bring_up
 from deadline import eventually
+from whole_lab import bring_up
 
 from controlloop.client import get_json
 from lab.wiring import ip
