@@ -61,13 +61,13 @@ def why_masqueraded(packet: Packet, steps: Iterable[Step]) -> str:
     """Why the endpoint sees an address of this node, or does not."""
     taken = list(steps)
     if not packet.masqueraded:
-        return "no rule asks for it" if packet.called else "not translated"
+        return "the endpoint sees the caller's own address"
     if packet.source == packet.to.address:
         return "an endpoint calls itself: it must see another address than its own"
     marks = [step for step in taken if step.does.startswith("mark ") and step.hook != "postrouting" and step.is_ours]
     if not marks:
         return next((step.why for step in reversed(taken) if step.hook == "postrouting"), "")
-    return _why_marked(marks[-1])
+    return _why_marked(marks[0])
 
 
 def _why_marked(step: Step) -> str:

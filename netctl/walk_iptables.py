@@ -168,7 +168,7 @@ class IptablesRules:
         """Where the packet is behind the rule, and whether that is the end of the chain."""
         place, target, given = f"{self._name} {table} {chain}", rule.target, rule.arguments
         if target in VERDICTS:
-            notes.step(place, target.lower(), rule.comment or _without_chain(rule))
+            notes.step(place, target.lower(), rule.comment or _matching(rule))
             yield True, Branch(1.0, packet, VERDICTS[target], f"{place}: {_without_chain(rule)}")
         elif target == "RETURN":
             yield True, Branch(1.0, packet)
@@ -176,11 +176,11 @@ class IptablesRules:
             notes.step(place, "dnat", self._balancing(table, chain))
             yield True, Branch(1.0, packet.translated(_place(given["--to-destination"], packet)), Verdict.ACCEPT)
         elif target in ("MASQUERADE", "SNAT"):
-            notes.step(place, target.lower(), _without_chain(rule))
+            notes.step(place, target.lower(), _matching(rule))
             yield True, Branch(1.0, replace(packet, masqueraded=True), Verdict.ACCEPT)
         elif target == "MARK":
             marked = replace(packet, mark=_marked(packet.mark, given))
-            notes.step(place, f"mark {marked.mark:#x}", _without_chain(rule))
+            notes.step(place, f"mark {marked.mark:#x}", _matching(rule))
             yield False, Branch(1.0, marked)
         elif target == "SET":
             name = given["--add-set"].split()[0] if "--add-set" in given else ""
