@@ -137,6 +137,9 @@ class ProxyLab(Cluster):
         lines = (line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#"))
         return {name: float(value) for name, _, value in lines}
 
+    def events(self, reason):
+        return self.server.do(lambda api: [each for each in api.objects["events"].values() if each["reason"] == reason])
+
     # -- who answers ----------------------------------------------------------------------------------------------
 
     def call(self, caller, address, port=80, *, within_s=ANSWER_WITHIN_S):

@@ -9,6 +9,8 @@ import pytest
 from deadline import eventually
 from proxy_lab import NODE, own_node
 
+from lab.ready import NotStartedError
+
 HEALTHZ, METRICS = "http://10.10.0.1:10256", "http://127.0.0.1:10249"
 SAMPLE = re.compile(r'[a-z][a-z0-9_]*(\{([a-z_]+="[^"\\]*",?)+\})? [0-9.e+-]+')
 PREFIX = "kubeproxy_sync_proxy_rules"
@@ -94,10 +96,6 @@ def health_check(proxy):
     return status, json.loads(body)["localEndpoints"] if body else None
 
 
-def events(proxy, reason):
-    return proxy.server.do(lambda api: [each for each in api.objects["events"].values() if each["reason"] == reason])
-
-
 def test_a_health_check_whose_port_is_taken_is_an_event_and_a_finding_and_is_served_when_it_is_free(proxy):
     taken = proxy.node.popen(["python3", "-m", "http.server", "--bind", "0.0.0.0", "32102"])
     try:
@@ -112,7 +110,7 @@ def test_a_health_check_whose_port_is_taken_is_an_event_and_a_finding_and_is_ser
         )
         (finding,) = eventually(lambda: proxy.status()["findings"])
         assert finding["name"] == "health check of default/blocked"
-        (event,) = eventually(lambda: events(proxy, "FailedToStartServiceHealthcheck"))
+        (event,) = eventually(lambda: proxy.events("FailedToStartServiceHealthcheck"))
         assert event["regarding"]["name"] == "blocked"
         assert "32102" in event["note"]
     finally:
@@ -125,12 +123,29 @@ def test_a_health_check_whose_port_is_taken_is_an_event_and_a_finding_and_is_ser
 
 
 def test_a_start_is_an_event(proxy):
-    before = len(events(proxy, "Starting"))
+    before = len(proxy.events("Starting"))
     assert before
     proxy.stop(NODE, "netproxy", SIGTERM)
     proxy.start_daemons([(NODE, "netproxy")])
-    (*_, event) = eventually(lambda: events(proxy, "Starting")[before:])
+    (*_, event) = eventually(lambda: proxy.events("Starting")[before:])
     assert event["regarding"]["name"] == NODE
+
+
+def test_a_port_that_must_be_had_and_cannot_is_the_last_event_of_a_daemon(proxy):
+    proxy.stop(NODE, "netproxy", SIGTERM)
+    taken = proxy.node.popen(["python3", "-m", "http.server", "--bind", "127.0.0.1", "10249"])
+    proxy.flags = ("--bind-address-hard-fail",)
+    try:
+        eventually(lambda: proxy.page(METRICS)[0] == 200)
+        with pytest.raises(NotStartedError, match="10249"):
+            proxy.start_daemons([(NODE, "netproxy")])
+        (event,) = proxy.events("FailedToStartMetricServer")
+        assert "10249" in event["note"]
+    finally:
+        del proxy.flags
+        taken.kill()
+        taken.wait()
+        proxy.start_daemons([(NODE, "netproxy")])
 
 
 @pytest.mark.kube_proxy("6.2-9")

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 from deadline import eventually
-from proxy_lab import LOCK, bring_up_proxy
+from proxy_lab import LOCK, NODE, bring_up_proxy
 
 WEB, STICKY, NOBODY, TWIN = "10.96.1.1", "10.96.1.2", "10.96.1.3", "10.96.1.4"
 MOST_REPAIRS = 10 + 3
@@ -230,6 +230,7 @@ def test_a_fight_costs_ten_repairs_and_then_few_is_told_and_delays_nobody_else(l
         try:
             [finding] = eventually(lambda: lab.status()["findings"], 20)
             assert by in finding["reason"]
+            assert eventually(lambda: lab.events("RulesUndone"))[0]["regarding"]["name"] == NODE
             assert lab.repairs() - before <= MOST_REPAIRS
             eventually(lambda: not lab.is_ready())
             assert lab.call("pod-1-3", TWIN) == "pod-1-2"
