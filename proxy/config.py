@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
+from typing import Any
+
+import msgspec
 
 from controlloop.etcd_settings import EtcdSettings
 from controlloop.family import Family, IPAddress, IPNetwork
@@ -115,6 +118,14 @@ class Settings:
         """As --source names it."""
         kinds = {KubernetesSettings: "kubernetes", EtcdSettings: "etcd", FilesSettings: "files"}
         return kinds[type(self.source)]
+
+
+def shown(settings: Settings) -> dict[str, Any]:
+    """All of it in plain values, for people; secrets are not."""
+    document: dict[str, Any] = msgspec.to_builtins(settings, enc_hook=str)
+    if document["source"].get("password"):
+        document["source"]["password"] = "..."  # noqa: S105 - what stands for one
+    return document
 
 
 LIVE = (

@@ -70,6 +70,14 @@ def kube_proxy_families(document: Mapping[str, Any], meters: Meters) -> Iterator
     yield counter("kubeproxy_conntrack_reconciler_deleted_entries_total", text, document["flows_forgotten"])
 
 
+def rule_totals(counts: Mapping[tuple[str, Family], int]) -> MetricFamily:
+    samples = (
+        Sample(count, {"table": table, "ip_family": f"IPv{family.value}"}) for (table, family), count in counts.items()
+    )
+    text = "Rules of ours in each table of iptables."
+    return MetricFamily("kubeproxy_sync_proxy_rules_iptables_total", "gauge", text, tuple(samples))
+
+
 def no_local_endpoints(missing: Mapping[tuple[Policy, Family], int]) -> MetricFamily:
     samples = (
         Sample(count, {"traffic_policy": policy.value, "ip_family": f"IPv{family.value}"})

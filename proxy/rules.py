@@ -1,6 +1,7 @@
 """The rules of this node in one mode: all families, written together, audited apart."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
@@ -83,6 +84,15 @@ class Rules:
                 written(family)
         if failure:
             raise failure
+
+    def rule_counts(self) -> Mapping[tuple[str, Family], int]:
+        """How many rules there should be in each table of iptables; empty in nftables mode, where they are constant."""
+        counts: Counter[tuple[str, Family]] = Counter()
+        for family, engine in self.engines.items():
+            for key, rules in engine.desired.items():
+                if isinstance(rules, tuple):
+                    counts[key[0], family] += len(rules)
+        return counts
 
     def ask_for_audits(self) -> None:
         for engine in self.each:

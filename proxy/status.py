@@ -4,20 +4,18 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-import msgspec
-
 from controlloop import __version__
 from controlloop.health import metrics_answer
 from controlloop.http_server import Answer, Routes, json_answer, yes_or_no
 from controlloop.skips import SkippedLog
-from proxy.config import Settings
+from proxy.config import Settings, shown
 from proxy.conntrack.keeper import FlowKeeper
 from proxy.frontend_pages import FrontendPages
 from proxy.frontends import Frontend, ServiceName
 from proxy.health_checks import HealthChecks
 from proxy.liveness import Liveness
 from proxy.meters import Meters
-from proxy.metrics import families, no_local_endpoints
+from proxy.metrics import families, no_local_endpoints, rule_totals
 from proxy.rules import Rules
 from proxy.sources import Source
 from proxy.tracker import Tracker
@@ -70,7 +68,7 @@ class ProxyStatus:
             "/frontends/": FrontendPages(self._tracker).by_address,
             "/frontends-of/": FrontendPages(self._tracker).by_service,
             "/proxyMode": lambda: Answer(200, self._settings.mode.value.encode()),
-            "/configz": lambda: json_answer(msgspec.to_builtins(self._settings, enc_hook=str)),
+            "/configz": lambda: json_answer(shown(self._settings)),
         }
 
     def _counted(self, page: str, answer: Answer) -> Answer:
@@ -79,7 +77,8 @@ class ProxyStatus:
 
     def _metrics(self) -> Answer:
         missing = no_local_endpoints(self._tracker.no_local_endpoints())
-        return metrics_answer([*families(self.document(), self.meters), missing])
+        totals = rule_totals(self._rules.rule_counts())
+        return metrics_answer([*families(self.document(), self.meters), missing, totals])
 
     def gap(self) -> str:
         """What keeps the kernel from holding what it should; empty when nothing does."""

@@ -122,6 +122,11 @@ class RuleSync(Generic[K, V]):
         return self._vain_looks < BURST
 
     @property
+    def desired(self) -> Mapping[K, V]:
+        """All objects that the kernel should hold."""
+        return self._planner.objects
+
+    @property
     def watched(self) -> bool:
         return self._watch is not None
 

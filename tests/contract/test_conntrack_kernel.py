@@ -9,6 +9,7 @@ from ipaddress import ip_address
 import pytest
 
 from controlloop.family import Family
+from proxy.conntrack import kernel
 from proxy.conntrack.keeper import FlowKeeper
 from proxy.conntrack.kernel import delete, flows
 from proxy.conntrack.messages import Flow
@@ -68,6 +69,27 @@ def test_only_what_is_doomed_is_deleted(family, speak):
     doomed = [flow for flow in flows(family) if int.from_bytes(flow.destination_port, "big") % 2]
     assert delete(family, doomed) == 250
     assert ports(flows(family)) == set(range(5000, 5500, 2))
+
+
+class Counting(socket.socket):
+    sent = 0
+
+    def send(self, *arguments):
+        Counting.sent += 1
+        return super().send(*arguments)
+
+
+@pytest.mark.kube_proxy("6.1-38")
+def test_a_look_is_one_request_and_two_hundred_deletions_are_one(family, speak, monkeypatch):
+    """kube-proxy lists twice and deletes one by one; with a million flows that is what takes the time."""
+    for port in range(5000, 5450):
+        speak(port)
+    monkeypatch.setattr(Counting, "sent", 0)
+    monkeypatch.setattr(kernel.socket, "socket", Counting)
+    doomed = list(flows(family, Protocol.UDP))
+    assert Counting.sent == 1
+    assert delete(family, doomed) == 450
+    assert Counting.sent == 1 + 3
 
 
 def test_what_is_gone_already_is_no_error(family, speak):

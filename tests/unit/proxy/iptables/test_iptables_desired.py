@@ -80,6 +80,8 @@ def planned_five_services():
     return planned(*frontends, localhost_node_ports=True, health_check_ports=frozenset({31000}))
 
 
+@pytest.mark.kube_proxy("6.1-1")
+@pytest.mark.kube_proxy("gap 5.7-10")
 def test_five_services_as_a_whole_ruleset():
     """Comments in the file are for people; everything else is what iptables-restore is given."""
     golden = (GOLDEN / "five_services.iptables").read_text()

@@ -95,6 +95,7 @@ def test_traffic_to_no_service_leaves_after_one_rule():
     assert reached(state, "nat", "NETPROXY-SERVICES", "192.0.2.1")[1] == 1
 
 
+@pytest.mark.kube_proxy("gap 5.1-1")
 def test_a_lookup_among_scattered_addresses_meets_few_rules():
     scattered = [(number * 0x9E3779B1 % 2**32, 80) for number in range(5000)]
     state = build(scattered).objects
