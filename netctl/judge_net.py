@@ -24,25 +24,34 @@ class NetFacts:
     """Items of netagent's page /peers."""
     pings: Mapping[str, Ping] = field(default_factory=dict)
     """By public address."""
+    overlay: Mapping[str, bool] = field(default_factory=dict)
+    """By a peer's key, whether its end of the overlay answered a ping; only where it has an address of its own."""
     calls: Mapping[Frontend, str] = field(default_factory=dict)
     """ClusterIPs that were called over TCP; empty: connected, else what came instead."""
 
 
 def judge_net(facts: NetFacts) -> Iterator[Finding]:
     for peer in facts.peers:
-        yield from judge_peer(peer, next((facts.pings[ip] for ip in peer["public_ips"] if ip in facts.pings), None))
+        ping = next((facts.pings[ip] for ip in peer["public_ips"] if ip in facts.pings), None)
+        yield from judge_peer(peer, ping, is_deaf=facts.overlay.get(peer["key"]) is False)
     for frontend, outcome in facts.calls.items():
         if outcome:
             evidence = f"a connection from this node: {outcome}"
             yield Finding("NN210", str(frontend), evidence, next=explain(frontend))
 
 
-def judge_peer(peer: Mapping[str, Any], ping: Ping | None) -> Iterator[Finding]:
+def judge_peer(peer: Mapping[str, Any], ping: Ping | None, *, is_deaf: bool) -> Iterator[Finding]:
+    """`is_deaf`: its end of the overlay answers no ping. That finds who never answered a probe, as flanneld."""
     name = f"{peer['key']} at {', '.join(peer['public_ips']) or 'no address'}"
     if not peer["programmed"] and not peer["skipped"]:
         yield Finding("NN110", name, "its lease is valid, its route is not in the kernel")
-    if peer["lost_since"]:
-        evidence = f"probes through the overlay are not answered any more; {underlay(ping)}"
+    if peer["lost_since"] or (is_deaf and peer["programmed"]):
+        what = (
+            "probes through the overlay are not answered any more"
+            if peer["lost_since"]
+            else "no ping through the overlay is answered"
+        )
+        evidence = f"{what}; {underlay(ping)}"
         yield Finding("NN104", name, evidence, peer["lost_since"], next_for_lost(peer, ping))
     elif peer["large_lost_since"]:
         evidence = "only small probes through the overlay are answered"

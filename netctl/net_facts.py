@@ -7,9 +7,9 @@ import asyncio
 import errno
 import ipaddress
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from controlloop.client import UnreachableError, get_json
 from controlloop.command import CommandError, run
@@ -18,8 +18,12 @@ from netctl.host_facts import Frontend
 from netctl.judge_net import NetFacts, Ping
 from netctl.status import agents
 
+T = TypeVar("T")
+U = TypeVar("U")
+
 PEERS, SERVICES = 64, 64
 TIMEOUT_S = 1.0
+SMALL_BYTES = 56
 HEADERS = {4: 28, 6: 48}
 """Bytes of IP and ICMP before what ping counts."""
 
@@ -52,12 +56,33 @@ def spread(frontends: Sequence[Frontend], limit: int) -> list[Frontend]:
 
 
 async def ask(peers: Sequence[Mapping[str, Any]], frontends: Sequence[Frontend]) -> NetFacts:
-    addresses = [peer["public_ips"][0] for peer in peers if peer["public_ips"]][:PEERS]
-    pings, calls = await asyncio.gather(
-        asyncio.gather(*map(ping, addresses)), asyncio.gather(*(call(each) for each in frontends))
+    asked = [peer for peer in peers if peer["public_ips"] and not peer["skipped"]][:PEERS]
+    pings, overlay, calls = await asyncio.gather(
+        together(asked, lambda peer: ping(peer["public_ips"][0])),
+        together(asked, overlay_answers),
+        together(frontends, call),
     )
-    known = {address: answer for address, answer in zip(addresses, pings, strict=True) if answer}
-    return NetFacts(peers, known, dict(zip(frontends, calls, strict=True)))
+    return NetFacts(
+        peers,
+        {peer["public_ips"][0]: answer for peer, answer in zip(asked, pings, strict=True) if answer},
+        {peer["key"]: answer for peer, answer in zip(asked, overlay, strict=True) if answer is not None},
+        dict(zip(frontends, calls, strict=True)),
+    )
+
+
+async def together(items: Sequence[T], question: Callable[[T], Awaitable[U]]) -> list[U]:
+    return await asyncio.gather(*map(question, items))
+
+
+async def overlay_answers(peer: Mapping[str, Any]) -> bool | None:
+    """None where there is nobody to ask: with VXLAN the first address of a subnet is the device's there."""
+    if not peer["mac"] or not peer["subnets"]:
+        return None
+    address = ipaddress.ip_network(peer["subnets"][0]).network_address
+    try:
+        return await is_answered(str(address), SMALL_BYTES)
+    except CommandError:
+        return None
 
 
 async def ping(address: str) -> Ping | None:
@@ -67,7 +92,7 @@ async def ping(address: str) -> Ping | None:
         return None
     full_bytes = mtu - HEADERS[ipaddress.ip_address(address).version]
     try:
-        small, full = await asyncio.gather(is_answered(address, 56), is_answered(address, full_bytes))
+        small, full = await asyncio.gather(is_answered(address, SMALL_BYTES), is_answered(address, full_bytes))
     except CommandError:
         return None
     return Ping(small, mtu, full)

@@ -37,6 +37,7 @@ TRANSLATES = """table ip early {
 }
 """
 FIREWALLD = "table inet firewalld {\n chain in {\n type filter hook input priority 10;\n }\n}\n"
+CUT = "table ip cut {\n chain in {\n type filter hook prerouting priority -300;\n udp dport 8472 drop\n }\n}\n"
 
 LISTEN = "import socket, sys; s = socket.create_server(('', 30080)); print('listening', flush=True); sys.stdin.read()"
 BIND = "import socket, sys; s = socket.socket(type=2); s.bind(('', 8472)); print('bound', flush=True); sys.stdin.read()"
@@ -131,6 +132,17 @@ def test_a_service_whose_endpoint_does_not_listen_is_found(cluster):
     said = node.run([NETCTL, "check", "net"], check=False)
     assert "  ! NN210 Service does not answer: 10.96.0.11:80/tcp" in said
     assert "      a connection from this node: refused\n      next: netctl explain 10.96.0.11:80/tcp\n" in said
+
+
+def test_a_peer_whose_overlay_is_cut_is_found_at_once(cluster):
+    node, peer = cluster.host("node-1"), cluster.host("node-2")
+    peer.run(["nft", "-f", "-"], stdin=CUT)
+    try:
+        said = node.run([NETCTL, "check", "net"], check=False)
+    finally:
+        peer.run(["nft", "delete", "table", "ip", "cut"])
+    assert "  ! NN104 peer does not answer: " in said
+    assert "the node itself answers a ping" in " ".join(said.split())
 
 
 def test_who_may_not_look_is_told_and_gets_3(cluster):

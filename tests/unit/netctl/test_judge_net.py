@@ -17,7 +17,9 @@ PEER = {
     "large_lost_since": None,
 }
 WEB = Frontend("10.96.0.10", "tcp", 80)
-HEALTHY = NetFacts([PEER], {"10.10.0.2": Ping(answers=True, full_bytes=1500, full_answers=True)}, {WEB: ""})
+HEALTHY = NetFacts(
+    [PEER], {"10.10.0.2": Ping(answers=True, full_bytes=1500, full_answers=True)}, {PEER["key"]: True}, {WEB: ""}
+)
 
 FAULTS = {
     "NN104": {"peers": [{**PEER, "lost_since": 100.0}]},
@@ -56,6 +58,12 @@ def test_a_lost_peer_is_told_apart_by_what_its_node_answers(pings, evidence, loo
     [finding] = judged(pings=pings, **FAULTS["NN104"])
     assert evidence in finding.evidence
     assert (finding.next, finding.since) == (look, 100.0)
+
+
+def test_a_peer_that_never_answered_a_probe_is_lost_when_its_end_answers_no_ping():
+    [finding] = judged(overlay={PEER["key"]: False})
+    assert (finding.code, finding.since) == ("NN104", None)
+    assert finding.evidence.startswith("no ping through the overlay is answered; the node itself answers a ping, ")
 
 
 def test_a_narrow_underlay_is_found_where_the_overlay_is_silent():
