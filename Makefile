@@ -26,6 +26,7 @@ check: setup
 bench: setup
 	@$(VENV)/bin/python -m bench.overlay --write
 	@$(VENV)/bin/python -m bench.healing --write
+	@$(VENV)/bin/python -m bench.proxy --write
 
 fmt: setup
 	@$(VENV)/bin/ruff check --fix --quiet . ; $(VENV)/bin/ruff format --quiet .

@@ -1,6 +1,6 @@
 """How fast netproxy is with many Services, each figure beside what the kernel's own programs need for the same rules.
 
-    python bench/proxy.py [--quick] [--services 100,1000] [--variants nftables,...] [--write]
+    python -m bench.proxy [--quick] [--services 100,1000] [--variants nftables,...] [--write]
 
 Everything runs in network namespaces made for it, with an etcd of its own, and is gone afterwards. Needs root.
 """
@@ -13,11 +13,10 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 # gRPC would stop its threads at every fork; what is forked here only enters a namespace and becomes another program.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
 
-from bench.page import write_between
+from bench.report import PAGE, table, write
 from bench.service.daemon import VARIANTS, Variant
 from bench.service.measure import Place, Result, measure
 from bench.service.network import HOME_ADDRESS, leave_machine
@@ -26,7 +25,6 @@ from bench.service.workload import Workload, put_all
 from controlloop.etcd import Etcd
 from lab.etcd import EtcdServer
 
-ROOT = Path(__file__).resolve().parents[1]
 # An etcd on a slow disk would be all there is to see.
 MEMORY = "/dev/shm"  # noqa: S108 - a folder of our own in it
 HEAD = ("services x endpoints", "start", "floor of writing", "ratio", "one changed", "floor", "100 changed", "added",
@@ -73,8 +71,9 @@ def tables(results: Sequence[Result], variants: Sequence[Variant]) -> Iterator[s
     for variant in variants:
         mine = [result for result in results if result.variant is variant]
         yield f"\n### {variant.name}\n"
-        yield from (row(HEAD), row(["---"] * len(HEAD)), *map(sync_row, mine), "")
-        yield from (row(TRAFFIC_HEAD), row(["---"] * len(TRAFFIC_HEAD)), *map(traffic_row, mine))
+        yield table(row(HEAD), [sync_row(result) for result in mine])
+        yield ""
+        yield table(row(TRAFFIC_HEAD), [traffic_row(result) for result in mine])
 
 
 def size(result: Result) -> str:
@@ -137,9 +136,9 @@ def main() -> None:
     text = "\n".join(tables(results, variants))
     print(text)
     if arguments.write:
-        write_between(ROOT / "docs" / "performance.md", "proxy", text)
+        write("proxy", text)
         for name, picture in pictures(results, 5):
-            (ROOT / "docs" / "performance" / name).write_text(picture)
+            (PAGE.parent / "performance" / name).write_text(picture)
 
 
 if __name__ == "__main__":

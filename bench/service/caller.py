@@ -14,6 +14,7 @@ from typing import Any
 
 RESET = struct.pack("ii", 1, 0)
 Target = tuple[str, int]
+PATIENCE_S = 5.0
 
 
 def connect(target: Target, timeout_s: float) -> socket.socket:
@@ -56,7 +57,7 @@ def first_packets(targets: list[Target], count: int) -> list[float]:
     took = []
     for target in random.choices(targets, k=count):  # noqa: S311 - no secret
         started = time.perf_counter()
-        made = connect(target, 1.0)
+        made = connect(target, PATIENCE_S)
         took.append((time.perf_counter() - started) * 1e6)
         made.close()
     return took
@@ -66,7 +67,7 @@ def rate(targets: list[Target], seconds: float) -> float:
     """Connections in a second, one after the other."""
     count, started = 0, time.monotonic()
     while (now := time.monotonic()) < started + seconds:
-        connect(targets[count % len(targets)], 1.0).close()
+        connect(targets[count % len(targets)], PATIENCE_S).close()
         count += 1
     return count / (now - started)
 

@@ -65,7 +65,7 @@ class Bench:
 
     def packets(self, targets: Sequence[Target]) -> float:
         """Median of the first packet's way and back, in microseconds."""
-        return statistics.median(self._net.ask("first_packets", targets, PACKETS))
+        return float(statistics.median(self._net.ask("first_packets", targets, PACKETS)))
 
     async def run(self, result: Result, folder: Path, idle_s: float) -> None:
         self.before(result)

@@ -115,6 +115,7 @@ async def synced(engine):
     return engine
 
 
+@pytest.mark.kube_proxy("gap 5.7-13")
 async def test_in_the_kernel_means_written_and_read_back(engine):
     assert not engine.in_kernel
     await engine.sync()
