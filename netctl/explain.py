@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Any
 
 import click
@@ -15,7 +16,7 @@ from controlloop.errors import OperatorError
 from controlloop.family import Family, IPAddress
 from netctl.explain_kernel import KernelSight
 from netctl.explain_rules import RuleReader
-from netctl.explanation import Explanation
+from netctl.explanation import WIDTH, Explanation
 from netctl.flow_words import THIS_NODE, Target, read_target
 from netctl.output import render_document
 from netctl.walk import Notes, Packet, Place
@@ -25,6 +26,8 @@ from proxy.frontends import ANY_NODE_ADDRESS
 
 OK, FINDING, UNREACHABLE, NOT_ALLOWED = 0, 1, 3, 5
 UNSPECIFIED: Mapping[Family, IPAddress] = {Family.V4: IPv4Address(0), Family.V6: IPv6Address(0)}
+ENDLESS = 10_000
+"""Columns, for a script that looks for words."""
 ALLOCATIONS = ("/run/cni/networks", "/var/lib/cni/networks")
 """Where the plugin host-local notes which container has an address: a file for each, with the container's id."""
 
@@ -59,7 +62,7 @@ def shown(explanation: Explanation, form: str) -> str:
         return render_document(explanation.document(), form)
     if form == "name":
         return f"service/{explanation.service}" if explanation.service else explanation.verdict
-    return explanation.render(wide=form == "wide")
+    return explanation.render(ENDLESS if form == "wide" else min(WIDTH, get_terminal_size().columns))
 
 
 def explained(source: str, target: Target, run_dir: Path) -> Explanation:

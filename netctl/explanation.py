@@ -48,6 +48,13 @@ class Explanation:
         return list(self.notes.steps)
 
     @property
+    def warnings(self) -> list[str]:
+        """What somebody else's rules do to it, or may do."""
+        found = [f"{each.hook}: {each.place}, which is not ours: {each.does}" for each in self.steps
+                 if each.decides and not each.is_ours and each.place != "routes"]  # fmt: skip
+        return [*found, *self.notes.warnings]
+
+    @property
     def verdict(self) -> str:
         """`dnat`, `pass`, `reject` or `drop`: what most connections meet."""
         shares: dict[str, float] = {}
@@ -112,35 +119,35 @@ class Explanation:
             "steps": [
                 {"hook": each.hook, "where": each.place, "does": each.does, "why": each.why} for each in self.steps
             ],
-            "warnings": list(self.notes.warnings),
+            "warnings": self.warnings,
             "overlay": {str(each.packet.to.address): self.hops[each].document() for each in self.outcomes},
             **({"verified": self.verified} if self.verified is not None else {}),
         }
 
     # -- as text --------------------------------------------------------------------------------------------------
 
-    def render(self, *, wide: bool = False) -> str:
-        return "\n".join(escaped(line) for line in self._lines(wide=wide))
+    def render(self, width: int = WIDTH) -> str:
+        """In lines of at most so many columns, but for words that are longer."""
+        return "\n".join(escaped(part) for line in self._lines() for part in wrapped(*line, width))
 
-    def _lines(self, *, wide: bool) -> Iterator[str]:
+    def _lines(self) -> Iterator[tuple[str, str]]:
         packet = self.packet
-        yield f"{packet.source} -> {packet.to}/{packet.protocol}: {self.verdict}{self._owner()}"
-        yield f"  comes        {f'in through {packet.came_in}' if packet.came_in else 'from this node'}"
+        yield "", f"{packet.source} -> {packet.to}/{packet.protocol}: {self.verdict}{self._owner()}"
+        yield titled("comes", f"in through {packet.came_in}" if packet.came_in else "from this node")
         if self.reason:
-            yield from told("lost" if self.verdict in ("dnat", "pass") else self.verdict, self.reason.text, wide=wide)
+            yield titled("lost" if self.verdict in ("dnat", "pass") else self.verdict, self.reason.text)
         if not self.live:
-            yield "  live         no: netproxy does not answer; this is what the kernel has"
-        if self.verdict == "pass" and not self.service and self.live:
-            yield "  service      none has this address, port and protocol"
+            yield titled("live", "no: netproxy does not answer; this is what the kernel has")
+        elif self.verdict == "pass" and not self.service:
+            yield titled("service", "none has this address, port and protocol")
         if self.masquerade or self.verdict == "dnat":
-            yield from told("masquerade", self._masquerade_text(), wide=wide)
-        for warning in self.notes.warnings:
-            yield from told("warning", warning, wide=wide)
+            yield titled("masquerade", self._masquerade_text())
+        yield from (titled("warning", warning) for warning in self.warnings)
         for step in self.steps:
-            yield from step_lines(step, wide=wide)
-        yield from self._ends(wide=wide)
+            yield titled(step.hook, f"{step.place}: {step.does}{f' ({step.why})' if step.why else ''}")
+        yield from self._ends()
         if self.verified:
-            yield from told("verified", self.verified["text"], wide=wide)
+            yield titled("verified", self.verified["text"])
 
     def _owner(self) -> str:
         if not self.service:
@@ -148,35 +155,25 @@ class Explanation:
         scope = f", {self.frontend['scope']}" if self.frontend else ""
         return f" by {self.service}{scope}"
 
-    def _ends(self, *, wide: bool) -> Iterator[str]:
-        for each in self.backends:
-            yield f"  {each.probability:>10.1%}   {each.place}{', masqueraded' if each.masquerade else ''}"
-            yield from told("", each.reason.text if each.reason else each.hop.text, wide=wide)
-        if self.verdict == "pass":
-            for outcome in self.outcomes:
-                yield from told("way", self.hops[outcome].text, wide=wide)
-
     def _masquerade_text(self) -> str:
         masqueraded = {outcome.packet.masqueraded for outcome in self.outcomes}
         answer = "towards one endpoint" if len(masqueraded) > 1 else "yes" if self.masquerade else "no"
         return f"{answer}: {self.masquerade_why}"
 
-
-def told(title: str, text: str, *, wide: bool) -> Iterator[str]:
-    lead = f"  {title:12} "
-    yield from wrapped(lead, text, wide=wide)
-
-
-def step_lines(step: Step, *, wide: bool) -> Iterator[str]:
-    text = f"{step.place}: {step.does}{f' ({step.why})' if step.why else ''}"
-    yield from wrapped(f"  {step.hook:12} ", text, wide=wide)
+    def _ends(self) -> Iterator[tuple[str, str]]:
+        for each in self.backends:
+            yield f"  {each.probability:>10.1%}   ", f"{each.place}{', masqueraded' if each.masquerade else ''}"
+            yield titled("", each.reason.text if each.reason else each.hop.text)
+        if self.verdict == "pass":
+            yield from (titled("way", self.hops[outcome].text) for outcome in self.outcomes)
 
 
-def wrapped(lead: str, text: str, *, wide: bool) -> Iterable[str]:
-    if wide:
-        return [lead + text]
-    margin = " " * len(lead)
-    wrapper = textwrap.TextWrapper(WIDTH, initial_indent=lead, subsequent_indent=margin)
+def titled(title: str, text: str) -> tuple[str, str]:
+    return f"  {title:12} ", text
+
+
+def wrapped(lead: str, text: str, width: int) -> Iterable[str]:
+    wrapper = textwrap.TextWrapper(width, initial_indent=lead, subsequent_indent=" " * len(lead))
     wrapper.break_long_words = wrapper.break_on_hyphens = False
     return wrapper.wrap(text)
 

@@ -14,6 +14,8 @@ from controlloop.family import Family, IPAddress
 OURS = ("netproxy", "netagent", "NETPROXY-", "NETAGENT-")
 """How the names of our tables and chains begin."""
 
+DECISIONS = ("dnat", "snat", "masquerade", "drop", "reject")
+
 HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
 
 
@@ -127,7 +129,13 @@ class Step:
 
     @property
     def is_ours(self) -> bool:
-        return self.place.split()[-1].startswith(OURS) or self.place.split()[-2:-1] in (["netproxy"], ["netagent"])
+        """By the chain's name in iptables, by the table's in nftables."""
+        return any(word.startswith(OURS) for word in self.place.split()[-2:])
+
+    @property
+    def decides(self) -> bool:
+        """Whether it says where the packet goes, or that it goes nowhere."""
+        return self.does.split(", ")[-1].startswith(DECISIONS)
 
 
 @dataclass(slots=True)

@@ -115,7 +115,7 @@ def test_where_it_lands(mode, source, came_in, to, wanted, masqueraded):  # noqa
     assert ends(explanation) == wanted
     assert explanation.masquerade is masqueraded
     assert explanation.arrives
-    assert not explanation.notes.warnings
+    assert not explanation.warnings
 
 
 @pytest.mark.parametrize(
@@ -207,14 +207,27 @@ def test_a_foreign_rule_that_drops_first_is_named():
     assert "ip fw early" in explanation.reason.text
     elsewhere = explained(dropping, POD, "10.96.0.2:443", came_in="cni0")
     assert elsewhere.verdict == "dnat"
-    assert not elsewhere.notes.warnings
+    assert not elsewhere.warnings
+
+
+def test_a_foreign_rule_that_translates_first_is_a_warning():
+    elsewhere = FOREIGN.replace('"filter"', '"nat"').replace("-150", "-200") % (
+        f'{PORT_80 % 80}, {{"dnat": {{"addr": "198.51.100.7", "port": 8080}}}}'
+    )
+
+    def caught(sight):
+        return [*nft_tables(msgspec.json.decode(elsewhere)["nftables"], frozenset({"ip"}), sight), *nftables(sight)]
+
+    explanation = explained(caught, POD, "10.96.0.1:80", came_in="cni0")
+    assert ends(explanation) == {"198.51.100.7:8080": 1}
+    assert explanation.warnings == ["prerouting: ip fw early, which is not ours: dnat to 198.51.100.7:8080"]
 
 
 def test_a_foreign_rule_that_cannot_be_decided_is_a_warning():
     unknown = '{"match": {"op": "==", "left": {"meta": {"key": "skuid"}}, "right": 1000}}, {"drop": null}'
     explanation = explained(beside(unknown), POD, "10.96.0.1:80", came_in="cni0")
     assert explanation.verdict == "dnat"
-    (warning,) = explanation.notes.warnings
+    (warning,) = explanation.warnings
     assert "ip fw early" in warning
     assert "meta skuid" in warning
 
