@@ -106,6 +106,9 @@ class RuleSync(Generic[K, V]):
         """Audits in a row that found nothing: after few of them, one that is put off might find something."""
         self._watch: Watch[K, V] | None = None
         self._moved: set[K] | None = None
+        self._writing: frozenset[K] = frozenset()
+        """What the transaction that is under way changes: an audit that begins now may see it before or after."""
+        self._retry_due = False
         self._drift: dict[K, V | None] = {}
         """What an audit found, and what may not be repaired yet."""
         self._limiter: RepairLimiter[K | None] = RepairLimiter()
@@ -140,8 +143,13 @@ class RuleSync(Generic[K, V]):
         self._planner.settle(surroundings, self._pending)
 
     def retry_quarantined(self) -> None:
-        """Plan what was refused once more: the kernel may have got what it lacked."""
-        newer = self._services.suspects.keys()
+        """Let the next `sync` try what was refused once more: the kernel may have got what it lacked."""
+        self._retry_due = bool(self.quarantined)
+        if self._retry_due:
+            self._wake()
+
+    def _plan_quarantined(self) -> None:
+        newer, self._retry_due = self._services.suspects.keys(), False
         self.plan([(service, one.frontends) for service, one in self.quarantined.items() if service not in newer])
 
     async def sync(self, *, resync: bool = False) -> None:
@@ -151,6 +159,8 @@ class RuleSync(Generic[K, V]):
         """
         started = time.monotonic()
         full = resync or self._unknown or self._much_drifted
+        if self._retry_due:
+            self._plan_quarantined()
         try:
             changes = await (self._rewrite() if full else self._update())
         except BaseException as error:
@@ -199,21 +209,26 @@ class RuleSync(Generic[K, V]):
         return len(delta)
 
     async def _update(self) -> int:
+        found = await self._drifted()
+        # From here to the transaction nobody else has a turn: an audit knows each change as pending or as written.
         delta, self._pending = self._pending, Delta()
-        self._repair(delta, await self._drifted())
+        self._repair(delta, found)
         if delta:
             await self._apply(delta)
         return len(delta)
 
     async def _apply(self, delta: Delta[K, V]) -> None:
+        self._writing = frozenset(_touched(delta))
         if self._moved is not None:
-            self._moved |= _touched(delta)
+            self._moved |= self._writing
         try:
             await self._backend.apply(delta)
         except CommandError as error:
             if error.returncode == NOT_INSTALLED or not self._services.suspects:
                 raise
             await self._isolate(error)
+        finally:
+            self._writing = frozenset()
 
     # Quarantine
 
@@ -221,12 +236,23 @@ class RuleSync(Generic[K, V]):
         """Write everything but the Services for which the kernel refuses it; those keep their last good version."""
         suspects = dict(self._services.suspects)
         self._put_back(suspects)
+        try:
+            bad = await self._without_culprits(suspects, error)
+        except BaseException:
+            # Nobody was found guilty, so all stay planned: the next sync writes them.
+            self._plan_silently(suspects)
+            raise
+        self._quarantine(bad)
+
+    async def _without_culprits(
+        self, suspects: Mapping[ServiceName, Frontends], error: CommandError
+    ) -> Mapping[ServiceName, CommandError]:
+        """Write all suspects that can be written; gives back the others."""
         actual = await self._backend.dump()
 
         async def refusal(group: Sequence[ServiceName]) -> CommandError | None:
             nonlocal actual
-            for service in group:
-                self._planner.replace(service, suspects[service], Delta())
+            self._plan_silently({service: suspects[service] for service in group})
             refused = await self._backend.refusal(diff(self._planner.objects, actual))
             if self._backend.asking_changes:
                 actual = await self._backend.dump()
@@ -237,15 +263,17 @@ class RuleSync(Generic[K, V]):
         if await refusal(()):
             raise error  # it is none of the Services
         bad = await culprits(list(suspects), refusal)
-        for service, frontends in suspects.items():
-            if service not in bad:
-                self._planner.replace(service, frontends, Delta())
+        self._plan_silently({service: suspects[service] for service in suspects.keys() - bad.keys()})
         await self._backend.apply(diff(self._planner.objects, actual))
-        self._quarantine(bad)
+        return bad
 
     def _put_back(self, services: Iterable[ServiceName]) -> None:
-        for service in services:
-            self._planner.replace(service, self._services.good.get(service, ()), Delta())
+        self._plan_silently({service: self._services.good.get(service, ()) for service in services})
+
+    def _plan_silently(self, services: Mapping[ServiceName, Frontends]) -> None:
+        """What this changes is found by comparing with the kernel."""
+        for service, frontends in services.items():
+            self._planner.replace(service, frontends, Delta())
 
     def _quarantine(self, bad: Mapping[ServiceName, CommandError]) -> None:
         for service, error in bad.items():
@@ -330,7 +358,7 @@ class RuleSync(Generic[K, V]):
 
     async def audit(self) -> None:
         """Read everything back; what differs is left for the next `sync`. Needs a sync that succeeded before."""
-        moved = self._moved = _touched(self._pending)
+        moved = self._moved = _touched(self._pending) | self._writing
         try:
             actual = await self._backend.dump()
             found = diff(self._planner.objects, actual)
