@@ -40,6 +40,7 @@ class HealthChecks:
 
     async def settle(self, checks: Mapping[ServiceName, HealthCheck], addresses: Sequence[str]) -> None:
         """Let these be all health checks, served at these addresses of the node; an empty one is all of them."""
+        checks = dict(checks)  # whoever keeps them goes on while a port is opened
         for service in self._served.keys() - checks.keys():
             self._served.pop(service).close()
         self.failures = {service: reason for service, reason in self.failures.items() if service in checks}

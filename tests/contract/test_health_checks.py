@@ -102,3 +102,12 @@ async def test_a_port_in_use_is_named_and_tried_again(checks):
     await checks.settle({WEB: HealthCheck(32000, 1)}, ("127.0.0.1",))
     assert not checks.failures
     assert (await ask(32000))[0] == 200
+
+
+async def test_services_may_come_and_go_while_a_port_is_opened(checks):
+    wanted = {WEB: HealthCheck(32000, 1), API: HealthCheck(32001, 1)}
+    settling = asyncio.create_task(checks.settle(wanted, EVERYWHERE))
+    await asyncio.sleep(0)
+    wanted[ServiceName("default", "new")] = HealthCheck(32002, 1)
+    await settling
+    assert (await ask(32000))[0] == (await ask(32001))[0] == 200
