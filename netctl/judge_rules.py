@@ -5,9 +5,11 @@ exactly `netctl explain` says, packet by packet.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from ipaddress import ip_address, ip_network
 from itertools import chain, pairwise
+from typing import NamedTuple
 
 from netctl.findings import Finding
 from netctl.host_facts import Frontend, HostFacts, Json, Table, vxlan
@@ -15,6 +17,10 @@ from netctl.host_facts import Frontend, HostFacts, Json, Table, vxlan
 OUR_PRIORITY = -100
 """NF_IP_PRI_NAT_DST: where Services are translated."""
 TRANSLATIONS = ("dnat", "redirect")
+NARROWING = ("-p", "-i", "-o", "-m")
+"""Options of iptables that let only some of the overlay's or the pods' packets pass, or none."""
+JUMP = re.compile(r" -[jg] (\S+)")
+TARGET = re.compile(r'"target": "([^"]+)"')
 KNOWN_TABLES = {"firewalld": "NN310", "kube-proxy": "NN212"}
 
 
@@ -54,14 +60,71 @@ def variants(facts: HostFacts) -> Iterator[Finding]:
 
 def dropped(facts: HostFacts) -> Iterator[Finding]:
     """Where forwarded packets end by policy, and nothing that names pods or their devices lets them pass."""
-    passes = ("flannel", "cni0", *pod_networks(facts))
+    words = ("flannel", "cni0", *pod_networks(facts))
+    yield from (finding("NN313", where, "") for where in without_way(facts, "forward", words))
+
+
+def closed(facts: HostFacts) -> Iterator[Finding]:
+    """Where packets to this node end by policy, and the overlay's port is in no rule that accepts."""
+    for port in sorted({str(vxlan(link).get("port")) for link in facts.overlays}):
+        missing = f", and no rule for UDP port {port}"
+        yield from (finding("NN314", where, missing) for where in without_way(facts, "input", (port,)))
+
+
+class Where(NamedTuple):
+    object: str
+    chain: str
+    look: str
+
+
+def finding(code: str, where: Where, missing: str) -> Finding:
+    return Finding(code, where.object, f"chain {where.chain} drops by policy{missing}", next=where.look)
+
+
+def without_way(facts: HostFacts, hook: str, words: Sequence[str]) -> Iterator[Where]:
+    """Chains at this hook that drop by policy and lead to no rule that accepts what has one of the words, or all."""
     for table in facts.tables:
-        for name in closed_hooks(table, "forward"):
-            if not any(word in accepted for accepted in accepting(table) for word in passes):
-                yield Finding("NN313", str(table), f"chain {name} at hook forward has policy drop", next=shown(table))
+        rules = [RuleView(rule["chain"], may_pass(rule, words), targets(rule)) for rule in table.rules]
+        for name in closed_hooks(table, hook):
+            if not leads_out(name, rules):
+                yield Where(str(table), name, f"nft list {table}")
+    name = hook.upper()
     for program, lines in facts.iptables.items():
-        if ":FORWARD DROP" in prefixes(lines) and not any(is_pass(line, passes) for line in lines):
-            yield Finding("NN313", program, "chain FORWARD has policy DROP", next=f"{program} -S FORWARD")
+        rules = [RuleView(line.split()[1], line_may_pass(line, words), JUMP.findall(line)) for line in appended(lines)]
+        # The overlay's own addresses are IPv4 unless somebody says otherwise, and a host may well close IPv6.
+        is_closed = program.startswith("iptables-") and any(line.startswith(f":{name} DROP ") for line in lines)
+        if is_closed and not leads_out(name, rules):
+            yield Where(program, name, f"{program} -S {name}")
+
+
+class RuleView(NamedTuple):
+    chain: str
+    passes: bool
+    targets: Collection[str]
+    """Chains that it may go on in."""
+
+
+def leads_out(start: str, rules: Sequence[RuleView]) -> bool:
+    """Whether some rule passes in this chain, or in one that it leads to."""
+    seen, due = {start}, [start]
+    while due:
+        chain = due.pop()
+        here = [rule for rule in rules if rule.chain == chain]
+        if any(rule.passes for rule in here):
+            return True
+        found = {target for rule in here for target in rule.targets} - seen
+        seen |= found
+        due += found
+    return False
+
+
+def targets(rule: Json) -> list[str]:
+    """Also those in a verdict map that stands in the rule."""
+    return TARGET.findall(json.dumps(rule["expr"]))
+
+
+def appended(lines: Sequence[str]) -> list[str]:
+    return [line for line in lines if line.startswith("-A ")]
 
 
 def pod_networks(facts: HostFacts) -> set[str]:
@@ -70,42 +133,28 @@ def pod_networks(facts: HostFacts) -> set[str]:
     return {words[3].partition("/")[0] for words in rules if len(words) > 3 and words[2] in {"-s", "-d"}}
 
 
-def is_pass(line: str, passes: tuple[str, ...]) -> bool:
-    if line.startswith("-A FORWARD ") and "-j NETAGENT" in line:
-        return True
-    return line.startswith("-A ") and line.endswith("-j ACCEPT") and any(word in line for word in passes)
+def may_pass(rule: Json, words: Sequence[str]) -> bool:
+    """Whether it accepts what has one of the words, or what nothing but an address narrows."""
+    if not any("accept" in part for part in rule["expr"]):
+        return False
+    text = json.dumps(rule["expr"])
+    return any(word in text for word in words) or not any(map(narrows, rule["expr"]))
 
 
-def prefixes(lines: Sequence[str]) -> set[str]:
-    """`:FORWARD DROP [0:0]` without its counters."""
-    return {line.partition(" [")[0] for line in lines if line.startswith(":")}
+def narrows(part: Json) -> bool:
+    left = part["match"]["left"] if "match" in part else None
+    field = left.get("payload", {}).get("field") if isinstance(left, dict) else ""
+    return left is not None and field not in {"saddr", "daddr"}
 
 
-def closed(facts: HostFacts) -> Iterator[Finding]:
-    """Where packets to this node end by policy, and the overlay's port is in no rule that accepts."""
-    ports = {str(vxlan(link).get("port")) for link in facts.overlays}
-    for table in facts.tables:
-        for name in closed_hooks(table, "input"):
-            for port in sorted(ports):
-                if not any(port in accepted for accepted in accepting(table)):
-                    evidence = f"chain {name} at hook input has policy drop, and no rule for UDP port {port}"
-                    yield Finding("NN314", str(table), evidence, next=shown(table))
-    for program, lines in facts.iptables.items():
-        if ":INPUT DROP" not in prefixes(lines) or program.startswith("ip6"):
-            continue
-        for port in sorted(ports):
-            if not any(f"port {port} " in line and line.endswith("-j ACCEPT") for line in lines):
-                evidence = f"chain INPUT has policy DROP, and no rule for UDP port {port}"
-                yield Finding("NN314", program, evidence, next=f"{program} -S INPUT")
+def line_may_pass(line: str, words: Sequence[str]) -> bool:
+    if not line.endswith(" -j ACCEPT"):
+        return False
+    return any(word in line for word in words) or not any(f" {option} " in line for option in NARROWING)
 
 
 def closed_hooks(table: Table, hook: str) -> Iterator[str]:
     return (each["name"] for each in table.chains if each.get("hook") == hook and each.get("policy") == "drop")
-
-
-def accepting(table: Table) -> list[str]:
-    """Rules that let something pass, as text to look for words in."""
-    return [json.dumps(rule["expr"]) for rule in table.rules if any("accept" in part for part in rule["expr"])]
 
 
 def shown(table: Table) -> str:

@@ -131,12 +131,47 @@ def test_what_harms_nobody_is_no_finding(name):
     assert judged(**HARMLESS[name]) == []
 
 
-def test_a_closed_firewall_that_knows_the_overlay_is_fine():
-    opened = FIREWALL.replace('"right": {"set": [22,', '"right": {"set": [8472,')
-    assert judged(**table(opened, "forward", "pre")) == []
-    passing = FIREWALL.replace('"left":\n {"ct": {"key": "state"}}, "right": "established"', '"right": "flannel.1"')
-    assert passing != FIREWALL
-    assert judged(**table(passing, "input", "pre")) == []
+ACCEPT = {"accept": None}
+
+
+def match(field, protocol, right):
+    return {"match": {"op": "==", "left": {"payload": {"protocol": protocol, "field": field}}, "right": right}}
+
+
+def rule(chain, *expr):
+    return {"chain": chain, "expr": list(expr)}
+
+
+@pytest.mark.parametrize(
+    ("rules", "is_open"),
+    [
+        ([rule("input", match("dport", "udp", 8472), ACCEPT)], True),
+        ([rule("input", match("saddr", "ip", "10.10.0.0"), ACCEPT)], True),
+        ([rule("input", {"jump": {"target": "peers"}}), rule("peers", match("dport", "udp", 8472), ACCEPT)], True),
+        ([rule("input", match("dport", "tcp", 22), ACCEPT)], False),
+        ([rule("input", match("dport", "udp", 8472), {"drop": None})], False),
+        ([rule("peers", match("dport", "udp", 8472), ACCEPT)], False),
+        ([rule("forward", ACCEPT)], False),
+    ],
+)
+def test_a_closed_chain_is_fine_when_it_leads_to_a_rule_for_the_overlay(rules, is_open):
+    closed = [replace(each, rules=rules) for each in table(FIREWALL, "forward", "pre")["tables"]]
+    assert [each.code for each in judged(tables=closed)] == ["NN314"] * (not is_open)
+
+
+@pytest.mark.parametrize(
+    ("rules", "is_open"),
+    [
+        (["-A INPUT -p udp -m udp --dport 8472 -j ACCEPT"], True),
+        (["-A INPUT -s 10.10.0.0/16 -j ACCEPT"], True),
+        (["-A INPUT -j PEERS", "-A PEERS -p udp -m udp --dport 8472 -j ACCEPT"], True),
+        (["-A INPUT -i lo -j ACCEPT", "-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT"], False),
+        (["-A PEERS -p udp -m udp --dport 8472 -j ACCEPT"], False),
+        ([], False),
+    ],
+)
+def test_so_it_is_in_iptables_where_our_rules_for_pods_do_not_count(rules, is_open):
+    assert [each.code for each in judged(**iptables(*rules, policy=":INPUT ACCEPT"))] == ["NN314"] * (not is_open)
 
 
 @pytest.mark.parametrize(
