@@ -35,6 +35,11 @@ def test_an_entry_is_whole_and_fits(code):
     assert max(map(len, explained(code).splitlines())) <= 80
 
 
+def test_netctl_can_do_what_entries_tell_to_look_with():
+    told = [entry.look.split()[1] for entry in CATALOGUE.values() if entry.look.startswith("netctl ")]
+    assert set(told) <= netctl.commands.keys()
+
+
 def test_titles_are_told_apart():
     titles = [entry.title for entry in CATALOGUE.values()]
     assert len(set(titles)) == len(titles)
