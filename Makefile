@@ -27,6 +27,7 @@ bench: setup
 	@$(VENV)/bin/python -m bench.overlay --write
 	@$(VENV)/bin/python -m bench.healing --write
 	@$(VENV)/bin/python -m bench.proxy --write
+	@$(VENV)/bin/python -m bench.explain --write
 
 fmt: setup
 	@$(VENV)/bin/ruff check --fix --quiet . ; $(VENV)/bin/ruff format --quiet .
