@@ -15,14 +15,31 @@ ERROR, DONE = 2, 3
 TABLE, SET = 1, 2  # NFTA_SET_ELEM_LIST_TABLE, NFTA_SET_ELEM_LIST_SET
 DATAGRAM = 64 * 1024
 TIMEOUT_S = 10.0
+GENERATION = slice(HEADER.size + 2, HEADER.size + 4)
+"""Where each message of an answer has the low bits of the ruleset's generation (nfgenmsg, res_id)."""
+READINGS = 3
 
 
 def elements_of(family: Family, table: str, container: str, container_type: str) -> dict[str, str]:
     """Key to value, in the words of a listing; empty when there is no such container. Blocks.
 
+    While the ruleset changes, the kernel passes over elements that stay: of 50,000 about 100. Then it is read again,
+    and what none of several readings has is not there. What went meanwhile may still be among the others.
     ValueError for a type that cannot be put into words.
     """
+    together: dict[str, str] = {}
+    for _ in range(READINGS):
+        found, is_torn = read_once(family, table, container, container_type)
+        if not is_torn:
+            return found
+        together |= found
+    return together
+
+
+def read_once(family: Family, table: str, container: str, container_type: str) -> tuple[dict[str, str], bool]:
+    """Elements, and whether the ruleset changed meanwhile."""
     found: dict[str, str] = {}
+    generations: set[bytes] = set()
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER) as talk:
         talk.settimeout(TIMEOUT_S)
         talk.send(request(family, table, container))
@@ -31,7 +48,8 @@ def elements_of(family: Family, table: str, container: str, container_type: str)
             for message in messages(datagram):
                 found.update(many_elements(message.payload, container_type))
             if is_last(datagram):
-                return found
+                return found, len(generations) > 1
+            generations.add(datagram[GENERATION])
 
 
 def request(family: Family, table: str, container: str) -> bytes:

@@ -11,7 +11,7 @@ from sys import byteorder
 
 from controlloop.address import host
 from controlloop.family import Family
-from controlloop.nft.notifications import attributes, text
+from controlloop.nft.notifications import TYPE_MASK, attributes, text
 
 ELEMENTS, ELEMENT = 3, 1  # NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_LIST_ELEM
 KEY, DATA = 1, 2  # NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_DATA
@@ -23,6 +23,11 @@ PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "ipv6-icmp", 132: "sctp"}
 LARGEST_INDEX = 65536
 HEADERS = 12
 """Of an element, its key and the key's value, in front of the key's bytes."""
+ELEMENT_HEADER = 4
+KEY_KIND = slice(6, 8)
+"""Where an element says that a key comes first."""
+ALL_OTHERS = "*"
+"""The key of an element that stands for whatever no other has (Linux 5.13); the kernel sends none."""
 SIZES = {"ipv4_addr": 4, "ipv6_addr": 16, "inet_proto": 4, "inet_service": 4, "integer": 4, "mark": 4}
 
 
@@ -41,7 +46,7 @@ def elements(payload: bytes, container_type: str) -> Iterator[tuple[str, str]]:
             for _, element in attributes(listed):
                 parts = dict(attributes(element))
                 value = data(parts.get(DATA, b""), value_type) if value_type else ""
-                yield data(parts.get(KEY, b""), key_type), value
+                yield data(parts[KEY], key_type) if KEY in parts else ALL_OTHERS, value
 
 
 def many_elements(payload: bytes, container_type: str) -> Iterator[tuple[str, str]]:
@@ -51,9 +56,13 @@ def many_elements(payload: bytes, container_type: str) -> Iterator[tuple[str, st
     show, values = printer(key_type), _Values(value_type)
     for kind, listed in attributes(payload):
         at = 0
-        while kind == ELEMENTS and (key_end := at + HEADERS + key_size) <= len(listed):
+        while kind == ELEMENTS and at + HEADERS <= len(listed):
             end = at + (int.from_bytes(listed[at : at + 2], byteorder) or len(listed))
-            yield show(listed[at + HEADERS : key_end]), values[listed[key_end:end]] if value_type else ""
+            if int.from_bytes(listed[at:end][KEY_KIND], byteorder) & TYPE_MASK == KEY:
+                key_end = at + HEADERS + key_size
+                yield show(listed[at + HEADERS : key_end]), values[listed[key_end:end]] if value_type else ""
+            else:
+                yield ALL_OTHERS, values[listed[at + ELEMENT_HEADER : end]] if value_type else ""
             at = end + 3 & ~3
 
 

@@ -241,6 +241,8 @@ DRIFT = {
     "an element deleted": "delete element {ip} netproxy services {{ {address} . tcp . 80 }}",
     "a foreign element": "add element {ip} netproxy cluster-ips {{ {other} }}",
     "a foreign element with a comment": 'add element {ip} netproxy cluster-ips {{ {other} comment "a, b : c" }}',
+    "a foreign element for all others": "add element {ip} netproxy services {{ * : drop }}",
+    "an endpoint for all others": "add element {ip} netproxy tcp-endpoints {{ * : {other} . 80 }}",
     "a chain flushed": "flush chain {ip} netproxy services",
     "a rule added": "add rule {ip} netproxy services counter",
     "a rule replaced by one like it": "flush chain {ip} netproxy prerouting ; "

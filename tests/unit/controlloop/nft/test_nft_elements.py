@@ -68,6 +68,13 @@ def test_a_set_has_keys_alone():
     assert dict(many_elements(message((key, b"")), "ipv4_addr")) == {"10.0.0.1": ""}
 
 
+def test_an_element_without_a_key_stands_for_all_others():
+    listed = attribute(1 | NESTED, attribute(2 | NESTED, goto("trap")) + attribute(3, struct.pack(">I", 2)))
+    payload = message((ip_address("10.0.0.1").packed, goto("web"))) + attribute(3 | NESTED, listed)
+    for read in elements, many_elements:
+        assert dict(read(payload, "ipv4_addr : verdict")) == {"10.0.0.1": "goto web", "*": "goto trap"}
+
+
 @pytest.mark.parametrize("unknown", ["ifname", "ipv4_addr . ether_addr"])
 def test_a_type_without_words_is_refused(unknown):
     with pytest.raises(UnknownTypeError):
