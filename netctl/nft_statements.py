@@ -106,10 +106,21 @@ def mangle(inner: Any, way: Way, values: Values) -> Ways:
 
 
 def remember(inner: Any, way: Way, values: Values) -> Ways:
+    """Only what is remembered of the source is asked again on the way."""
+    if not is_of_source(inner):
+        return [way]
     if inner["op"] not in ("add", "update"):
         raise Unsure("a set that forgets")
     name = values.full_name(inner["set"])
     return [way._replace(packet=replace(way.packet, member_of=way.packet.member_of | {name}))]
+
+
+def is_of_source(inner: Mapping[str, Any]) -> bool:
+    element = inner["elem"]
+    while isinstance(element, dict) and "elem" in element:
+        element = element["elem"]
+    value = element.get("val", element) if isinstance(element, dict) else element
+    return isinstance(value, dict) and value.get("payload", {}).get("field") == "saddr"
 
 
 def jump(inner: Any, way: Way, _values: Values) -> Ways:
@@ -155,7 +166,7 @@ def told(kind: str, inner: Any, ways: Ways) -> Iterator[str]:
             yield f"mark {ways[0].packet.mark:#x}"
         case "jump" | "goto":
             yield f"{kind} {inner['target']}"
-        case "set":
+        case "set" if is_of_source(inner):
             yield "remember the source"
         case _ if kind in DECISIVE | VERDICTS.keys():
             yield kind
