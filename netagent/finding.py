@@ -9,6 +9,8 @@ class Finding:
     reason: str
     code: str
     """What netctl knows it by; `netctl help CODE` says what to do."""
+    since: float | None = None
+    """Seconds since the epoch."""
 
 
 def overflow(name: str) -> Finding:

@@ -2,8 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from controlloop import __version__
@@ -11,6 +11,7 @@ from controlloop.errors import Skipped
 from controlloop.family import Family, IPNetwork
 from controlloop.http_server import Answer, Routes, json_answer, yes_or_no
 from controlloop.notify import Notifier
+from controlloop.onset import Onsets
 from controlloop.pulse import Pulse
 from netagent.finding import Finding
 from netagent.firewall.firewall import Firewall
@@ -24,6 +25,8 @@ from netagent.state import Key
 
 STALE_S = 5.0
 """So long a watch may be down before we say that we may have missed something: a server that restarts is no news."""
+
+NOT_READY = ("not ready", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +70,12 @@ class Status:
 
     def __post_init__(self) -> None:
         self.pulse = Pulse(self.notifier)
+        self._onsets = Onsets(self._wrong)
 
     def turn(self) -> None:
         """The loop turns: tell whoever watches over us."""
         self.pulse.turn()
+        self._onsets.look()
 
     def routes(self) -> Routes:
         return {
@@ -95,6 +100,22 @@ class Status:
             *(self.firewall.findings() if self.firewall else ()),
             *(self.prober.findings() if self.prober else ()),
         ]
+
+    def _wrong(self) -> Iterator[tuple[str, str]]:
+        """What has no time of its own, by what stays the same about it: reasons may hold numbers."""
+        if self.gap():
+            yield NOT_READY
+        yield from (("skipped", each.name) for each in self.skipped)
+        yield from ((each.code, each.name) for each in self.all_findings() if each.since is None)
+
+    def _dated(self, finding: Finding | PathFinding) -> Finding | PathFinding:
+        if finding.since is not None:
+            return finding
+        return replace(finding, since=self._onsets.since((finding.code, finding.name)))
+
+    def _skipped_item(self, skipped: Skipped) -> dict[str, Any]:
+        since = self._onsets.since(("skipped", skipped.name))
+        return {"name": skipped.name, "reason": skipped.reason, "since": since}
 
     def peers_document(self) -> dict[str, Any]:
         paths = self.prober.paths.all if self.prober else {}
@@ -124,13 +145,14 @@ class Status:
             "node": self.node,
             "ready": not gap,
             "waiting_for": gap or None,
+            "waiting_since": self._onsets.since(NOT_READY) if gap else None,
             "lease": self.lease,
             "devices": self.devices,
             "peers": self.overlay.peers if self.overlay else 0,
             "programmed": count_kinds(self.overlay.objects if self.overlay else ()),
-            "skipped": [{"name": each.name, "reason": each.reason} for each in self.skipped],
+            "skipped": [self._skipped_item(each) for each in self.skipped],
             "repairs": self.healing.repairs if self.healing else {},
-            "findings": self.all_findings(),
+            "findings": [self._dated(each) for each in self.all_findings()],
             "firewall": self.firewall.stats if self.firewall else {},
             "last_reconcile": self.last_reconcile,
         }

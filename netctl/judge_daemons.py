@@ -23,7 +23,7 @@ def judge_agent(daemon: str, document: Document) -> Iterator[Finding]:
     if not document["ready"]:
         yield unready_agent(daemon, document)
     for item in document["skipped"]:
-        yield Finding("NN107", item["name"], item["reason"])
+        yield Finding("NN107", item["name"], item["reason"], item.get("since"))
     yield from (told(each, "NN100") for each in document.get("findings", ()))
 
 
@@ -32,20 +32,24 @@ def unready_agent(daemon: str, document: Document) -> Finding:
     code = next((code for start, code in OWN_WAIT.items() if gap.startswith(start)), "NN102")
     error = (document.get("last_reconcile") or {}).get("error")
     evidence = f"waits for {gap}" if gap else "the kernel does not hold what is desired"
-    return Finding(code, daemon, f"{evidence}; last error: {error}" if error else evidence, next=journal(daemon))
+    evidence += f"; last error: {error}" if error else ""
+    return Finding(code, daemon, evidence, document.get("waiting_since"), journal(daemon))
 
 
 def judge_proxy(daemon: str, document: Document) -> Iterator[Finding]:
-    gap, away = document.get("waiting_for") or "", document.get("source", {}).get("away")
+    gap, source = document.get("waiting_for") or "", document.get("source", {})
+    away = source.get("away")
     if away:
-        yield Finding("NN204", daemon, f"hears nothing new, what is programmed stays: {away}")
+        evidence = f"hears nothing new, what is programmed stays: {away}"
+        yield Finding("NN204", daemon, evidence, source.get("since"))
     if not document["ready"] and gap != away:
         code = "NN203" if gap.endswith(" rules") else "NN202"
-        yield Finding(code, daemon, f"waits for {gap}" if gap else "the kernel does not hold what is desired")
+        evidence = f"waits for {gap}" if gap else "the kernel does not hold what is desired"
+        yield Finding(code, daemon, evidence, document.get("waiting_since"))
     for item in document["skipped"]:
-        yield Finding("NN205", item["name"], item["reason"])
+        yield Finding("NN205", item["name"], item["reason"], item.get("since"))
     for item in document.get("quarantined", ()):
-        yield Finding("NN206", f"Service {item['name']}", item["reason"])
+        yield Finding("NN206", f"Service {item['name']}", item["reason"], item.get("since"))
     yield from (told(each, "NN200") for each in document.get("findings", ()))
 
 

@@ -59,6 +59,13 @@ def test_healthy_daemons_have_no_findings():
     assert [*agent(), *proxy()] == []
 
 
+def test_since_when_is_told_as_the_daemon_says_it():
+    [unready] = agent(ready=False, waiting_for="a lease: gone", waiting_since=7.0)
+    [skipped] = proxy(skipped=[{"name": "x", "reason": "y", "since": 8.0}])
+    [away] = proxy(source={"kind": "etcd", "away": "etcd is away", "since": 9.0})
+    assert (unready.since, skipped.since, away.since) == (7.0, 8.0, 9.0)
+
+
 def test_what_the_kernel_refused_last_is_told_with_what_is_waited_for():
     [finding] = agent(ready=False, waiting_for="the firewall", last_reconcile={"error": "EPERM"})
     assert finding.evidence == "waits for the firewall; last error: EPERM"
