@@ -113,6 +113,7 @@ class RuleSync(Generic[K, V]):
         """What an audit found, and what may not be repaired yet."""
         self._limiter: RepairLimiter[K | None] = RepairLimiter()
         self._last_writer = ""
+        self._waiting: asyncio.TimerHandle | None = None
 
     @property
     def in_kernel(self) -> bool:
@@ -303,6 +304,7 @@ class RuleSync(Generic[K, V]):
     def _repair(self, delta: Delta[K, V], found: Mapping[K, V | None]) -> None:
         """Add to a change what mends these objects, as far as it may be done now."""
         desired = self._planner.objects
+        waits: list[float] = []
         for key, actual in found.items():
             planned = key in delta.put or key in delta.drop
             delta.put.pop(key, None)
@@ -311,17 +313,19 @@ class RuleSync(Generic[K, V]):
                 continue
             if not planned and (wait_s := self._limiter.wait_s(key)):
                 self._hold_back(key, actual, wait_s)
+                waits.append(wait_s)
                 continue
             delta.record(key, actual, desired.get(key))
             if not planned:
                 self._count_repairs((key,))
+        if waits:
+            self._wake_in(min(waits))
 
     def _hold_back(self, key: K, actual: V | None, wait_s: float) -> None:
         self._drift[key] = actual
         if self._limiter.fights.get(key) == 1:
             writer = self._last_writer or "another program"
             log.warning("repairs held back", rules=self.name, object=key, undone_by=writer, for_s=round(wait_s, 1))
-        self._wake_in(wait_s)
 
     def _count_repairs(self, keys: Iterable[K]) -> None:
         kinds = Counter(self._backend.kind(key) for key in keys)
@@ -354,7 +358,10 @@ class RuleSync(Generic[K, V]):
         self.audit_due.set()
 
     def _wake_in(self, wait_s: float) -> None:
-        asyncio.get_running_loop().call_later(wait_s, self._wake)
+        """One timer, for each sync looks at all that is held back."""
+        if self._waiting:
+            self._waiting.cancel()
+        self._waiting = asyncio.get_running_loop().call_later(wait_s, self._wake)
 
     async def audit(self) -> None:
         """Read everything back; what differs is left for the next `sync`. Needs a sync that succeeded before."""

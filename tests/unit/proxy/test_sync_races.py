@@ -111,3 +111,15 @@ async def test_an_audit_while_a_sync_asks_what_drifted_takes_no_change_for_drift
     assert engine.in_kernel
     await engine.sync()
     assert not engine.stats.repaired
+
+
+async def test_what_is_held_back_has_one_timer(engine, monkeypatch):
+    timers = []
+    loop = asyncio.get_running_loop()
+    call_later = loop.call_later
+    monkeypatch.setattr(loop, "call_later", lambda *what: timers.append(call_later(*what)) or timers[-1])
+    for _ in range(30):
+        engine.rules.rules.clear()
+        engine.rules.watching.drift.actual |= {"base": None, "default/web": None}
+        await engine.sync()
+    assert len([timer for timer in timers if not timer.cancelled()]) == 1
