@@ -52,6 +52,7 @@ class Netproxy:
         """Planned, and perhaps not yet written by every family."""
         self._listed = asyncio.Event()
         self._leftovers_gone = False
+        self._next_drain: asyncio.TimerHandle | None = None
         self._notifier = Notifier()
         self._pulse = Pulse(self._notifier)
         self._runner = Runner(self._sync, resync_s=settings.sync_period_s, turn=self._pulse.turn)
@@ -150,6 +151,7 @@ class Netproxy:
                 yield from sorted(map(str, around.node_port_addresses))
 
     async def _sync(self, resync: bool) -> None:  # noqa: FBT001 - the runner's contract
+        self._status.liveness.queued()  # nobody else tells of drift, and of what came while the last sync ran
         self._settle()
         changed, self._changed = self._changed, set()
         changes = [(service, self._tracker.frontends(service)) for service in changed]
@@ -192,8 +194,10 @@ class Netproxy:
         del resync  # what is due is due
         await self._flows.clean()
         self._status.meters.cleaned(self._flows.last_duration_s)
+        if self._next_drain:
+            self._next_drain.cancel()
         if (due_s := self._flows.next_due_s) is not None:
-            asyncio.get_running_loop().call_later(due_s, self._cleaner.wake)
+            self._next_drain = asyncio.get_running_loop().call_later(due_s, self._cleaner.wake)
 
     def _became_ready(self) -> None:
         self._status.was_ready = True

@@ -114,16 +114,21 @@ class Rules:
 
     async def _keep_auditing(self, engine: Engine) -> Never:
         await engine.audit_due.wait()  # the first sync asks for it
+        clock = asyncio.get_running_loop().time
         try:
             await engine.start_watch()
+            period_s = AUDIT_S if engine.watched else self._unwatched_audit_s
+            retry_at = clock() + period_s
             while True:
                 engine.audit_due.clear()
                 await self._audit(engine)
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(AUDIT_S if engine.watched else self._unwatched_audit_s):
+                    async with asyncio.timeout(period_s):
                         await engine.audit_due.wait()
-                        continue
-                engine.retry_quarantined()
+                # By the clock: where audits are asked for all the time, none of them waits to its end.
+                if clock() >= retry_at:
+                    engine.retry_quarantined()
+                    retry_at = clock() + period_s
         finally:
             engine.close()
 
