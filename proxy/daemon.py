@@ -55,7 +55,7 @@ class Netproxy:
         self._next_drain: asyncio.TimerHandle | None = None
         self._notifier = Notifier()
         self._pulse = Pulse(self._notifier)
-        self._runner = Runner(self._sync, resync_s=settings.sync_period_s, turn=self._pulse.turn)
+        self._runner = Runner(self._sync, resync_s=settings.sync_period_s, turn=self._turn)
         self._cleaner = Runner(self._clean_flows, resync_s=settings.sync_period_s, turn=lambda: None)
         self._watch = NodeWatch(settings, opened.nodes, self._runner.wake)
         self._around = {family: self._watch.surroundings(family) for family in families()}
@@ -120,11 +120,15 @@ class Netproxy:
         task = asyncio.ensure_future(until)
         try:
             while not task.done():
-                self._pulse.turn()
+                self._turn()
                 self._notifier.status(f"waiting for {what}")
                 await asyncio.wait([task], timeout=1.0)
         finally:
             task.cancel()
+
+    def _turn(self) -> None:
+        self._pulse.turn()
+        self._status.onsets.look()
 
     def _settle(self) -> None:
         """Take in what is different around us since the last sync."""

@@ -1,12 +1,13 @@
 """What netproxy tells about itself to netctl, to probes and to Prometheus."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
 from controlloop import __version__
 from controlloop.health import metrics_answer
 from controlloop.http_server import Answer, Routes, json_answer, yes_or_no
+from controlloop.onset import Onsets
 from controlloop.skips import SkippedLog
 from proxy.config import Settings, shown
 from proxy.conntrack.keeper import FlowKeeper
@@ -19,6 +20,8 @@ from proxy.metrics import families, no_local_endpoints, rule_totals
 from proxy.rules import Rules
 from proxy.sources import Source
 from proxy.tracker import Tracker
+
+NOT_READY, AWAY = ("not ready", ""), ("away", "")
 
 
 class Totals:
@@ -54,6 +57,7 @@ class ProxyStatus:
         self._rules = rules
         self._skipped = skipped
         patience_s = 2 * settings.sync_period_s
+        self.onsets = Onsets(self._wrong)
         self.liveness = Liveness((f"IPv{family.value}" for family in rules.engines), patience_s)
         self.health_checks = HealthChecks(lambda: self.liveness.healthy)
         self.flows: FlowKeeper | None = None
@@ -100,32 +104,52 @@ class ProxyStatus:
             "mode": self._settings.mode.value,
             "ready": not gap,
             "waiting_for": gap or None,
-            "source": {"kind": self._settings.source_kind, "away": self._source.away or None},
+            "waiting_since": self.onsets.since(NOT_READY) if gap else None,
+            "source": self._source_item(),
             "services": self.totals.services,
             "frontends": self.totals.frontends,
             "endpoints": self.totals.endpoints,
             "pending": self.pending(),
-            "skipped": [{"name": each.name, "reason": each.reason} for each in self._skipped.current.values()],
+            "skipped": [self._dated("skipped", *pair) for pair in self._left_out()],
             "skipped_total": self._skipped.total,
-            "quarantined": _named((str(service), reason) for service, reason in self._rules.quarantined()),
-            "findings": list(self._findings()),
+            "quarantined": [self._dated("quarantined", *pair) for pair in self._quarantined()],
+            "findings": [{**self._dated(code, *pair), "code": code} for code, *pair in self._findings()],
             "flows_forgotten": self.flows.deleted if self.flows else 0,
             "rules": {engine.name: engine.stats for engine in self._rules.each},
         }
 
-    def _findings(self) -> Iterable[dict[str, str]]:
-        """Each with the code that netctl knows it by."""
+    def _findings(self) -> Iterator[tuple[str, str, str]]:
+        """Codes by which netctl knows them, names and reasons."""
         for name, reason in self._rules.fights():
-            yield {"name": name, "reason": reason, "code": "NN207"}
+            yield "NN207", name, reason
         for service, reason in self.health_checks.failures.items():
-            yield {"name": f"health check of {service}", "reason": reason, "code": "NN208"}
+            yield "NN208", f"health check of {service}", reason
+
+    def _left_out(self) -> Iterator[tuple[str, str]]:
+        return ((each.name, each.reason) for each in self._skipped.current.values())
+
+    def _quarantined(self) -> Iterator[tuple[str, str]]:
+        return ((str(service), reason) for service, reason in self._rules.quarantined())
+
+    def _source_item(self) -> dict[str, Any]:
+        away = self._source.away or None
+        return {"kind": self._settings.source_kind, "away": away, "since": self.onsets.since(AWAY) if away else None}
+
+    def _wrong(self) -> Iterator[tuple[str, str]]:
+        """By what stays the same about it: reasons may hold numbers."""
+        if self.gap():
+            yield NOT_READY
+        if self._source.away:
+            yield AWAY
+        yield from (("skipped", name) for name, _ in self._left_out())
+        yield from (("quarantined", name) for name, _ in self._quarantined())
+        yield from ((code, name) for code, name, _ in self._findings())
+
+    def _dated(self, kind: str, name: str, reason: str) -> dict[str, Any]:
+        return {"name": name, "reason": reason, "since": self.onsets.since((kind, name))}
 
     def programmed(self, family: str, engine_stats: Any, triggers: Iterable[datetime], now: datetime) -> None:
         """A sync of this family succeeded."""
         self.liveness.written(family)
         self.meters.synced(family, engine_stats)
         self.meters.programmed(family, triggers, now)
-
-
-def _named(pairs: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
-    return [{"name": name, "reason": reason} for name, reason in pairs]
