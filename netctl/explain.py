@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import Any
@@ -44,6 +44,8 @@ def explain(source: str, destination: str, form: str, run_dir: Path, *, verify: 
         return refuse(f"explain: rules cannot be read ({error.strerror}); run it as root")
     except CommandError as error:
         return refuse(f"explain: {error}; run it as root")
+    except OSError as error:
+        return refuse(f"explain: the kernel does not answer: {error.strerror or error}")
     except UnreachableError as error:
         click.echo(f"netctl: explain: netproxy does not answer ({error}); give ADDRESS:PORT", err=True)
         return UNREACHABLE
@@ -99,8 +101,6 @@ def first_packet(sight: KernelSight, caller: IPAddress | None, to: Place, protoc
 
 def address_of(name: str) -> IPAddress:
     """An address, or the name of a container or of a lab's client."""
-    from ipaddress import ip_address  # noqa: PLC0415
-
     try:
         return ip_address(name)
     except ValueError:
@@ -128,8 +128,6 @@ def resolved(target: Target, caller: IPAddress | None, run_dir: Path) -> tuple[P
     listed = frontends(run_dir, f"/frontends-of/{target.service}")
     fitting = [one for one in listed if fits(one, target)]
     family = Family.of(caller) if caller else None
-    from ipaddress import ip_address  # noqa: PLC0415
-
     for one in sorted(fitting, key=lambda each: each["scope"] != "ClusterIP"):
         address = ip_address(one["address"])
         if one["scope"] != "NodePort" and family in (None, Family.of(address)):

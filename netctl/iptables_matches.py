@@ -27,9 +27,14 @@ Answer = bool | float
 
 def answer(question: Question) -> Answer:
     """Unsure of what is not known here."""
+    asked = f"{question.name} {question.value}".rstrip()
     if question.name not in ANSWERS:
-        raise Unsure(f"{question.name} {question.value}".rstrip())
-    return ANSWERS[question.name](question)
+        raise Unsure(asked)
+    try:
+        return ANSWERS[question.name](question)
+    except ValueError:
+        # As of a mask with holes.
+        raise Unsure(asked) from None
 
 
 def source(asked: Question) -> Answer:

@@ -6,7 +6,7 @@
 What is sent to itself keeps its connection on the way through `lo`, so no chain of type nat sees it twice.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from netctl.walk import BaseChain, Branch, Notes, Packet, RouteAnswer, Ruleset, Sight, Verdict, merged
@@ -31,6 +31,9 @@ class Outcome:
     """ACCEPT: it arrives, here or on the wire."""
     why: str = ""
     route: RouteAnswer | None = None
+
+
+Stage = Callable[[Branch, RouteAnswer], Iterator[Outcome]]
 
 
 class Journey:
@@ -88,7 +91,8 @@ class Journey:
         for each in self._hook("input", [branch]):
             yield Outcome(each.share, each.packet, Verdict.ACCEPT, route=route)
 
-    def _onward(self, branches: Sequence[Branch], then: object) -> Iterator[Outcome]:
+    def _onward(self, branches: Sequence[Branch], then: Stage) -> Iterator[Outcome]:
+        """Routes each of them, and lets `then` go on with those for which there is a way."""
         for branch in branches:
             packet = branch.packet
             source = packet.source if int(packet.source) else None
@@ -104,7 +108,7 @@ class Journey:
                 self._notes.step("routes", verdict.value, f"{packet.to.address}: {why}")
                 yield Outcome(branch.share, packet, verdict, f"{packet.to.address}: {why}", route)
             else:
-                yield from then(branch, route)  # type: ignore[operator]
+                yield from then(branch, route)
 
     @staticmethod
     def _device(route: RouteAnswer) -> str:

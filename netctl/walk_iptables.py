@@ -22,7 +22,7 @@ CHAINS = {
 }
 SRCNAT = 100
 VERDICTS = {"ACCEPT": Verdict.ACCEPT, "DROP": Verdict.DROP, "REJECT": Verdict.REJECT}
-PASSIVE = frozenset({"LOG", "NFLOG", "CT", "NOTRACK", "TRACE", "CONNMARK", "CHECKSUM", "TCPMSS", "AUDIT"})
+PASSIVE = frozenset({"MARK", "LOG", "NFLOG", "CT", "NOTRACK", "TRACE", "CONNMARK", "CHECKSUM", "TCPMSS", "AUDIT"})
 DECISIVE = frozenset({"DROP", "REJECT", "DNAT", "SNAT", "MASQUERADE", "REDIRECT", "TPROXY", "NFQUEUE", "NETMAP"})
 IGNORED = frozenset({"-m", "--comment", "--random-fully", "--random", "--persistent"})
 """Options that match nothing by themselves, or do not say where a packet goes."""
@@ -105,7 +105,7 @@ class IptablesRules:
     def _runner(self, table: str, chain: str) -> Callable[[Packet, Notes], list[Branch]]:
         def run(packet: Packet, notes: Notes) -> list[Branch]:
             policy, _ = self._chain(table, chain)
-            ends = [branch for _, branch in self._walk(table, chain, packet, notes)]
+            ends = list(self._walk(table, chain, packet, notes))
             if VERDICTS.get(policy) is not Verdict.DROP:
                 return ends
             place = f"{self._name} {table} {chain}"
@@ -125,8 +125,8 @@ class IptablesRules:
             self._parsed[key] = policy, [parse_rule(line) for line in lines if line.startswith("-A ")]
         return self._parsed[key]
 
-    def _walk(self, table: str, chain: str, packet: Packet, notes: Notes) -> Iterator[tuple[bool, Branch]]:
-        """The ends of all branches, and whether a `-g` is behind one: then the chain that called is over, too."""
+    def _walk(self, table: str, chain: str, packet: Packet, notes: Notes) -> Iterator[Branch]:
+        """The ends of all branches; those without a verdict go on behind the chain."""
         waiting = [Branch(1.0, packet)]
         for rule in self._chain(table, chain)[1]:
             going_on: list[Branch] = []
@@ -136,13 +136,13 @@ class IptablesRules:
                         going_on.append(branch._replace(share=branch.share * share))
                         continue
                     for ended, each in self._act(table, chain, rule, branch.packet, notes):
-                        scaled_branch = each._replace(share=each.share * branch.share * share)
+                        after = each._replace(share=each.share * branch.share * share)
                         if ended:
-                            yield False, scaled_branch
+                            yield after
                         else:
-                            going_on.append(scaled_branch)
+                            going_on.append(after)
             waiting = going_on
-        yield from ((False, branch) for branch in waiting)
+        yield from waiting
 
     # -- does it match? -------------------------------------------------------------------------------------------
 
@@ -155,7 +155,7 @@ class IptablesRules:
             except Unsure as reason:
                 if rule.target in DECISIVE:
                     notes.unsure(f"{self._name} {table} {chain}", rule.text, reason)
-                found = False
+                return [(1.0, False)]
             if isinstance(found, float):
                 share *= found
             elif found == option.negated:
@@ -172,13 +172,13 @@ class IptablesRules:
             yield True, Branch(1.0, packet, VERDICTS[target], f"{place}: {_without_chain(rule)}")
         elif target == "RETURN":
             yield True, Branch(1.0, packet)
-        elif target == "DNAT" and given.get("--to-destination"):
+        elif target == "DNAT" and (to := _place(given.get("--to-destination", ""), packet)):
             notes.step(place, "dnat", self._balancing(table, chain))
-            yield True, Branch(1.0, packet.translated(_place(given["--to-destination"], packet)), Verdict.ACCEPT)
+            yield True, Branch(1.0, packet.translated(to), Verdict.ACCEPT)
         elif target in ("MASQUERADE", "SNAT"):
             notes.step(place, target.lower(), _matching(rule))
             yield True, Branch(1.0, replace(packet, masqueraded=True), Verdict.ACCEPT)
-        elif target == "MARK":
+        elif target == "MARK" and "--set-xmark" in given:
             marked = replace(packet, mark=_marked(packet.mark, given))
             notes.step(place, f"mark {marked.mark:#x}", _matching(rule))
             yield False, Branch(1.0, marked)
@@ -198,7 +198,7 @@ class IptablesRules:
         if rule.target.startswith(OURS):
             notes.step(place, f"{'goto' if rule.is_goto else 'jump'} {rule.target}", rule.comment or _matching(rule))
         seen = len(notes.steps)
-        for _, branch in self._walk(table, rule.target, packet, notes):
+        for branch in self._walk(table, rule.target, packet, notes):
             yield branch.verdict is not None or rule.is_goto, branch
         if not rule.comment and not rule.target.startswith(GATES):
             notes.forget_jump(seen, rule.target)
@@ -213,18 +213,20 @@ class IptablesRules:
         return f"one of {ends}, {how}{memory}" if ends > 1 else "the only one"
 
 
-def _place(text: str, packet: Packet) -> Place:
-    host, colon, port = text.rpartition(":")
-    if text.startswith("[") or text.count(":") == 1:
-        bare = host.strip("[]")
-        return Place(ip_address(bare), int(port) if colon else packet.to.port)
-    return Place(ip_address(text), packet.to.port)
+def _place(text: str, packet: Packet) -> Place | None:
+    """None for a range, of which any may be meant."""
+    host, _, port = text.rpartition(":")
+    with_port = text.startswith("[") or text.count(":") == 1
+    try:
+        if with_port:
+            return Place(ip_address(host.strip("[]")), int(port))
+        return Place(ip_address(text), packet.to.port)
+    except ValueError:
+        return None
 
 
 def _marked(mark: int, given: Mapping[str, str]) -> int:
     """`--set-xmark V/M` clears the bits of M and flips those of V."""
-    if "--set-xmark" not in given:
-        raise Unsure(" ".join(given))
     value, _, mask = given["--set-xmark"].partition("/")
     return mark & ~int(mask or ALL_BITS, 0) ^ int(value, 0)
 

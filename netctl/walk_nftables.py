@@ -4,7 +4,7 @@ Elements of sets and maps are asked for one by one: a listing of all of them tak
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from controlloop.nft.listing import type_text
@@ -47,7 +47,7 @@ class NftTable:
                 priority = NAT_PRIORITY[hook] if is_nat else base["prio"]
                 yield BaseChain(priority, is_nat, f"{self.name} {base['name']}", self._runner(base), self.is_ours)
 
-    def _runner(self, base: Mapping[str, Any]) -> Any:
+    def _runner(self, base: Mapping[str, Any]) -> Callable[[Packet, Notes], list[Branch]]:
         def run(packet: Packet, notes: Notes) -> list[Branch]:
             return [self._with_policy(base, branch, notes) for branch in self._chain(base["name"], packet, notes)]
 
@@ -99,7 +99,8 @@ class NftTable:
                 ways = [after for way in ways for after in self._statement(kind, inner, way)]
             except NoMatchError:
                 return ways
-            except Unsure as reason:
+            except (Unsure, LookupError, TypeError, ValueError) as reason:
+                # Somebody else's rules may be written in words that this walk never met.
                 if not DECISIVE.isdisjoint(key for one in rule["expr"] for key in one):
                     notes.unsure(self._place(rule), self._why(rule), reason)
                 return ways

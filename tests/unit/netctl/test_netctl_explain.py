@@ -119,6 +119,26 @@ def test_clients_that_the_match_recent_knows():
     assert (str(branch.packet.to), branch.share) == ("10.244.2.2:80", 1)
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "-m owner ! --uid-owner 0 -j DROP",
+        "-s 10.0.0.0/255.0.255.0 -j DROP",
+        "-p tcp -j DNAT --to-destination 10.0.0.1-10.0.0.9:80",
+        "-p tcp -j REDIRECT --to-ports 8080",
+    ],
+)
+def test_what_others_write_and_cannot_be_decided_is_a_warning(rule):
+    listed = {"PREROUTING": ["-P PREROUTING ACCEPT", f"-A PREROUTING {rule}"]}
+    walk = IptablesRules({"nat"}, lambda _, chain: listed.get(chain, []), Sight(), "iptables-nft")
+    (base,) = walk.base_chains("prerouting")
+    notes = Notes("prerouting")
+    (branch,) = base.run(PACKET, notes)
+    assert (branch.packet, branch.verdict) == (PACKET, None)
+    (warning,) = notes.warnings
+    assert rule in warning
+
+
 def test_comments_may_hold_what_looks_like_options():
     rule = parse_rule('-A X -p tcp -m comment --comment "a -j DROP \\"b\\"" -j ACCEPT')
     assert (rule.target, rule.comment) == ("ACCEPT", 'a -j DROP "b"')
