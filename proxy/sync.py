@@ -305,6 +305,7 @@ class RuleSync(Generic[K, V]):
         """Add to a change what mends these objects, as far as it may be done now."""
         desired = self._planner.objects
         waits: list[float] = []
+        fights = self._limiter.fights if found else {}
         for key, actual in found.items():
             planned = key in delta.put or key in delta.drop
             delta.put.pop(key, None)
@@ -312,8 +313,10 @@ class RuleSync(Generic[K, V]):
             if desired.get(key) == actual:
                 continue
             if not planned and (wait_s := self._limiter.wait_s(key)):
-                self._hold_back(key, actual, wait_s)
+                self._drift[key] = actual
                 waits.append(wait_s)
+                if fights[key] == 1:
+                    self._tell_of_fight(key, wait_s)
                 continue
             delta.record(key, actual, desired.get(key))
             if not planned:
@@ -321,11 +324,9 @@ class RuleSync(Generic[K, V]):
         if waits:
             self._wake_in(min(waits))
 
-    def _hold_back(self, key: K, actual: V | None, wait_s: float) -> None:
-        self._drift[key] = actual
-        if self._limiter.fights.get(key) == 1:
-            writer = self._last_writer or "another program"
-            log.warning("repairs held back", rules=self.name, object=key, undone_by=writer, for_s=round(wait_s, 1))
+    def _tell_of_fight(self, key: K, wait_s: float) -> None:
+        writer = self._last_writer or "another program"
+        log.warning("repairs held back", rules=self.name, object=key, undone_by=writer, for_s=round(wait_s, 1))
 
     def _count_repairs(self, keys: Iterable[K]) -> None:
         kinds = Counter(self._backend.kind(key) for key in keys)
