@@ -5,7 +5,7 @@ Nothing can be changed through it.
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,7 +37,10 @@ def yes_or_no(*, good: bool, text: str) -> Answer:
     return Answer(200 if good else 503, f"{text}\n".encode())
 
 
-Routes = Mapping[str, Callable[..., Answer]]
+Reply = Answer | Awaitable[Answer]
+"""What takes long is awaited."""
+
+Routes = Mapping[str, Callable[..., Reply]]
 """One whose name ends in `/` answers for all pages below it, and gets the rest of their names."""
 
 
@@ -50,10 +53,10 @@ class TcpAddress:
     """The flag or field that names it, for an error's text."""
 
 
-def pages(routes: Routes) -> Callable[[str], Answer]:
+def pages(routes: Routes) -> Callable[[str], Reply]:
     """Answers each page of `routes`, and 404 with their names for any other."""
 
-    def answer(page: str) -> Answer:
+    def answer(page: str) -> Reply:
         if page in routes and not page.endswith("/"):
             return routes[page]()
         folder = f"/{page[1:].partition('/')[0]}/"
@@ -65,7 +68,7 @@ def pages(routes: Routes) -> Callable[[str], Answer]:
 
 
 class HttpServer:
-    def __init__(self, answer: Callable[[str], Answer]) -> None:
+    def __init__(self, answer: Callable[[str], Reply]) -> None:
         """`answer` gets the page that was asked for, without its query."""
         self._answer = answer
         self._connections = 0
@@ -89,7 +92,7 @@ class HttpServer:
             async with asyncio.timeout(REQUEST_TIMEOUT_S):
                 connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_REQUEST_BYTES)
                 request = await read_request(connection, reader)
-                writer.write(respond(connection, self._answer_to(request), to=request))
+                writer.write(respond(connection, await self._answer_to(request), to=request))
                 await writer.drain()
         except (TimeoutError, OSError, h11.ProtocolError):
             pass  # a slow, vanished or rude client costs itself its answer and us nothing
@@ -97,10 +100,11 @@ class HttpServer:
             self._connections -= 1
             writer.close()
 
-    def _answer_to(self, request: h11.Request | None) -> Answer:
+    async def _answer_to(self, request: h11.Request | None) -> Answer:
         if request is None or request.method != b"GET":
             return Answer(405, b"only GET\n")
-        return self._answer(request.target.decode("latin-1").partition("?")[0])
+        reply = self._answer(request.target.decode("latin-1").partition("?")[0])
+        return reply if isinstance(reply, Answer) else await reply
 
 
 async def read_request(connection: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | None:

@@ -15,11 +15,12 @@ from controlloop.etcd_settings import etcd_settings
 from controlloop.family import IPNetwork
 from controlloop.goflags import FlagValues, Given
 from proxy.checks import Checked
-from proxy.config import FilesSettings, KubernetesSettings, Settings, SourceSettings
+from proxy.config import FilesSettings, KubernetesSettings, ProxyMode, Settings, SourceSettings
 from proxy.configuration import Configured, Remark, configuration_from, with_port
 from proxy.flags import FIELDS, WITHOUT_EFFECT
 from proxy.frontends import Balance
 
+COUNTERS = "service-counters"
 DEBUG_LEVEL = 4
 """klog's level for what only somebody who debugs wants to see (Kubernetes logging conventions)."""
 
@@ -66,12 +67,12 @@ def _listener(values: FlagValues, name: str) -> str | None:
 
 def settings_from(values: FlagValues, configured: Configured, place: Place) -> Settings:
     checked = Checked(configured)
-    content = configured.content
+    content, mode = configured.content, checked.mode()
     source = choose_source(values, configured, place)
     return Settings(
         node_name=_node_name(values, configured, place.host_name),
         source=source,
-        mode=checked.mode(),
+        mode=mode,
         balance=_balance(values.one("balance")),
         external_ranges=_ranges(values.one("external-ip-ranges")),
         drain_s=_drain(values.one("drain-timeout")),
@@ -82,6 +83,7 @@ def settings_from(values: FlagValues, configured: Configured, place: Place) -> S
         localhost_node_ports=content.iptables.localhost_node_ports,
         masquerade_all=checked.masquerade_all(),
         masquerade_bit=checked.masquerade_bit(),
+        service_counters=values.is_on(COUNTERS),
         sync_period_s=checked.sync_period_s(),
         conntrack=checked.conntrack(),
         healthz=checked.listener("healthzBindAddress", content.healthz_bind_address),
@@ -89,7 +91,7 @@ def settings_from(values: FlagValues, configured: Configured, place: Place) -> S
         bind_hard_fail=content.bind_address_hard_fail,
         oom_score_adj=checked.number("oomScoreAdj", content.oom_score_adj, -1000, 1000),
         debug=is_debug(values) or content.logging.verbosity >= DEBUG_LEVEL,
-        remarks=(*configured.remarks, *_remarks(values, configured)),
+        remarks=(*configured.remarks, *_remarks(values, configured, mode)),
     )
 
 
@@ -174,13 +176,15 @@ def _drain(given: Given) -> int | None:
     return ceil(seconds)
 
 
-def _remarks(values: FlagValues, configured: Configured) -> Iterable[Remark]:
+def _remarks(values: FlagValues, configured: Configured, mode: ProxyMode) -> Iterable[Remark]:
     """Flags that were given and mean nothing."""
     idle = {flag.name for flag in WITHOUT_EFFECT[1]}
     for name in sorted(FIELDS.keys() | PORTS_ALONE | idle):
         if values.many(name) and (name in idle or configured.file):
             reason = "it has no effect here" if name in idle else f"{configured.file} counts instead"
             yield Remark(f"--{name}", values.text(name), reason)
+    if values.is_on(COUNTERS) and mode is not ProxyMode.NFTABLES:
+        yield Remark(f"--{COUNTERS}", "true", "counts in nftables mode alone")
 
 
 PORTS_ALONE = {flag for flag, _ in PORTS.values()}

@@ -103,6 +103,8 @@ class Settings:
     localhost_node_ports: bool = True
     masquerade_all: bool = False
     masquerade_bit: int = 14
+    service_counters: bool = False
+    """Count connections and bytes of each Service (nftables mode)."""
     sync_period_s: float = 30.0
     """All rules are checked that often."""
     conntrack: ConntrackSettings = ConntrackSettings()

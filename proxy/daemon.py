@@ -23,10 +23,12 @@ from proxy.config import DetectLocal, ProxyMode, Settings, apply_live
 from proxy.conntrack.keeper import FlowKeeper
 from proxy.frontends import Frontend, ServiceName
 from proxy.leftovers import families, leftovers, remove_rules, tell_of_kube_proxy
+from proxy.nftables.kernel import read_counts
 from proxy.node import Node
 from proxy.node_watch import NodeWatch
 from proxy.rules import BALANCES, Rules, engine
 from proxy.servers import Servers
+from proxy.service_counts import ServiceCounts
 from proxy.services import Options
 from proxy.sources.opening import open_source
 from proxy.status import ProxyStatus
@@ -67,6 +69,8 @@ class Netproxy:
         self._skipped = SkippedLog(log)
         self._status = ProxyStatus(settings, self._source, self._tracker, self._rules, self._skipped)
         self._status.flows = self._flows
+        if settings.service_counters and settings.mode is ProxyMode.NFTABLES:
+            self._status.counts = ServiceCounts(partial(read_counts, self._rules.engines))
         self._status.pending = lambda: len(self._changed)
 
     async def run(self, changed_settings: AsyncGenerator[Settings, None]) -> None:
@@ -160,7 +164,7 @@ class Netproxy:
         changed, self._changed = self._changed, set()
         changes = [(service, self._tracker.frontends(service)) for service in changed]
         self._unfinished.update(changes)
-        self._status.totals.count(changes)
+        self._status.note(changes)
         self._rules.plan(changes)
         triggers = [trigger for service in changed for trigger in self._tracker.take_triggers(service)]
         await self._rules.sync(partial(self._written, triggers))

@@ -40,7 +40,12 @@ def engine(mode: ProxyMode, surroundings: Surroundings, wake: Callable[[], None]
     family = surroundings.family
     name = f"{mode.value}-{family.nft}"
     if mode is ProxyMode.NFTABLES:
-        return RuleSync(name, NftablesPlanner(surroundings), NftablesBackend(family), wake)
+        return RuleSync(
+            name,
+            NftablesPlanner(surroundings),
+            NftablesBackend(family, service_counters=surroundings.service_counters),
+            wake,
+        )
     return RuleSync(name, IptablesPlanner(surroundings, affinity_memory(family)), IptablesBackend(family), wake)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 from controlloop.errors import OperatorError
 from controlloop.health import HealthServer
-from controlloop.http_server import Answer, HttpServer, Routes, TcpAddress, pages
+from controlloop.http_server import Answer, HttpServer, Reply, Routes, TcpAddress, pages
 from controlloop.logs import Log
 from controlloop.runtime import runtime_directory
 from proxy.config import Listener, Settings
@@ -40,7 +40,7 @@ class Servers:
                 metrics = pages({**public, "/healthz": ok})
                 group.create_task(self._keep("metrics", self._settings.metrics, metrics))
 
-    async def _keep(self, page: str, listener: Listener, answer: Callable[[str], Answer]) -> None:
+    async def _keep(self, page: str, listener: Listener, answer: Callable[[str], Reply]) -> None:
         """kube-proxy's bindAddressHardFail says whether a port in use ends the process or is waited for."""
         tcp = TcpAddress(str(listener.address), listener.port, listener.source)
         told = False

@@ -3,8 +3,11 @@
 import errno
 import socket
 import struct
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from controlloop.family import Family
+from controlloop.nft.counters import Count, counts
 from controlloop.nft.elements import many_elements
 from controlloop.nft.monitor import NETLINK_NETFILTER
 from controlloop.nft.notifications import HEADER, SUBSYSTEM, messages
@@ -19,6 +22,8 @@ GENERATION = slice(HEADER.size + 2, HEADER.size + 4)
 """Where each message of an answer has the low bits of the ruleset's generation (nfgenmsg, res_id)."""
 READINGS = 3
 
+V = TypeVar("V")
+
 
 def elements_of(family: Family, table: str, container: str, container_type: str) -> dict[str, str]:
     """Key to value, in the words of a listing; empty when there is no such container. Blocks.
@@ -29,16 +34,23 @@ def elements_of(family: Family, table: str, container: str, container_type: str)
     """
     together: dict[str, str] = {}
     for _ in range(READINGS):
-        found, is_torn = read_once(family, table, container, container_type)
+        found, is_torn = read_once(family, table, container, lambda payload: many_elements(payload, container_type))
         if not is_torn:
             return found
         together |= found
     return together
 
 
-def read_once(family: Family, table: str, container: str, container_type: str) -> tuple[dict[str, str], bool]:
-    """Elements, and whether the ruleset changed meanwhile."""
-    found: dict[str, str] = {}
+def counts_of(family: Family, table: str, container: str, key_type: str) -> dict[str, Count]:
+    """Key to what its element counted. Blocks. While the ruleset changes, some may be left out (see `elements_of`)."""
+    return read_once(family, table, container, lambda payload: counts(payload, key_type))[0]
+
+
+def read_once(
+    family: Family, table: str, container: str, read: Callable[[bytes], Iterable[tuple[str, V]]]
+) -> tuple[dict[str, V], bool]:
+    """Elements, as `read` finds them in each message, and whether the ruleset changed meanwhile."""
+    found: dict[str, V] = {}
     generations: set[bytes] = set()
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER) as talk:
         talk.settimeout(TIMEOUT_S)
@@ -46,7 +58,7 @@ def read_once(family: Family, table: str, container: str, container_type: str) -
         while True:
             datagram = talk.recv(DATAGRAM)
             for message in messages(datagram):
-                found.update(many_elements(message.payload, container_type))
+                found.update(read(message.payload))
             if is_last(datagram):
                 return found, len(generations) > 1
             generations.add(datagram[GENERATION])

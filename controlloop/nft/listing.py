@@ -45,7 +45,9 @@ def container(kind: str, item: Mapping[str, Any]) -> Container:
     key = type_text(item["type"])
     # nft 1.0.6 does not print `dynamic` in JSON.
     is_dynamic = not {"dynamic", "timeout"}.isdisjoint(item.get("flags", ()))
-    return Container(kind, f"{key} : {type_text(item['map'])}" if kind == "map" else key, is_dynamic=is_dynamic)
+    counts = any("counter" in statement for statement in item.get("stmt", ()))
+    type_ = f"{key} : {type_text(item['map'])}" if kind == "map" else key
+    return Container(kind, type_, is_dynamic=is_dynamic, counts=counts)
 
 
 def type_text(declared: Any) -> str:

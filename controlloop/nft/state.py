@@ -33,6 +33,8 @@ class Container:
     declaration: str = field(default="", compare=False)
     is_dynamic: bool = False
     """Packets put elements in, which are nobody's drift: they are neither read nor written."""
+    counts: bool = False
+    """Each element counts the packets that matched it, which is nobody's drift either."""
 
 
 @dataclass(frozen=True, slots=True)

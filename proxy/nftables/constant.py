@@ -17,7 +17,7 @@ from controlloop.address import host, network
 from controlloop.family import Family, IPNetwork
 from controlloop.nft.state import Chain, Container, Hook, Key, Rule, Value, labelled
 from proxy.frontends import Protocol
-from proxy.nftables import names
+from proxy.nftables import counting, names
 from proxy.node import Surroundings
 
 ADDRESS_TYPE = {Family.V4: "ipv4_addr", Family.V6: "ipv6_addr"}
@@ -74,6 +74,8 @@ def constant_objects(surroundings: Surroundings) -> Iterator[tuple[Key, Value]]:
     yield from translating(surroundings)
     yield from refusing(surroundings)
     yield from masquerading(surroundings)
+    if surroundings.service_counters:
+        yield from counting.constant_objects(surroundings, ADDRESS_TYPE[family])
 
 
 Chains = Iterator[tuple[Key, Chain]]

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from controlloop.delta import Delta, Ledger
 from controlloop.nft.state import Key, Value
 from proxy.frontends import Frontend, ServiceName
+from proxy.nftables import counting
 from proxy.nftables.callers import callers
 from proxy.nftables.constant import constant_objects
 from proxy.nftables.services import FrontendPlan
@@ -30,6 +31,7 @@ class NftablesPlanner:
     def __init__(self, surroundings: Surroundings) -> None:
         self.family = surroundings.family
         self._callers = callers(surroundings)
+        self._counts = surroundings.service_counters
         self._frontends: dict[ServiceName, Sequence[Frontend]] = {}
         self._ledger: Ledger[ServiceName | None, Key, Value] = Ledger()
         self._ledger.replace(THE_TABLE, dict(constant_objects(surroundings)), Delta())
@@ -47,12 +49,15 @@ class NftablesPlanner:
         for frontend in frontends:
             if frontend.family is self.family:
                 FrontendPlan(frontend, self._callers, objects).collect()
+                if self._counts:
+                    objects.update(counting.elements(frontend))
         self._ledger.replace(service, objects, delta)
 
     def settle(self, surroundings: Surroundings, delta: Delta[Key, Value]) -> None:
-        """Costs as much as there is when it changes who is masqueraded, and the constant part otherwise."""
+        """Costs as much as there is when it changes who is masqueraded or counted, and the constant part otherwise."""
         self._ledger.replace(THE_TABLE, dict(constant_objects(surroundings)), delta)
-        before, self._callers = self._callers, callers(surroundings)
-        if self._callers != before:
+        before = self._callers, self._counts
+        self._callers, self._counts = callers(surroundings), surroundings.service_counters
+        if (self._callers, self._counts) != before:
             for service, frontends in list(self._frontends.items()):
                 self.replace(service, frontends, delta)

@@ -1,14 +1,16 @@
 """The kernel's side of the nftables backend."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from controlloop.command import CommandError, own_processes
 from controlloop.delta import Delta
 from controlloop.family import Family
+from controlloop.nft.dump import counts_of
 from controlloop.nft.kernel import NftTable
 from controlloop.nft.state import Key, Value
 from controlloop.nft.watch import NftWatch
-from proxy.nftables.constant import constant_objects
+from proxy.nftables.constant import ADDRESS_TYPE, constant_objects
+from proxy.nftables.counting import CONNECTIONS, TRAFFIC, types
 from proxy.node import Surroundings
 
 TABLE = "netproxy"
@@ -19,9 +21,9 @@ class NftablesBackend(NftTable):
 
     asking_changes = False
 
-    def __init__(self, family: Family) -> None:
-        # The surroundings stand in rules alone, and those can be changed in place.
-        constant = dict(constant_objects(Surroundings(family)))
+    def __init__(self, family: Family, *, service_counters: bool = False) -> None:
+        # The other surroundings stand in rules alone, and those can be changed in place.
+        constant = dict(constant_objects(Surroundings(family, service_counters=service_counters)))
         super().__init__(family, TABLE, lambda: constant)
 
     async def refusal(self, delta: Delta[Key, Value]) -> CommandError | None:
@@ -40,3 +42,16 @@ class NftablesBackend(NftTable):
 
     def kind(self, key: Key) -> str:
         return key.kind
+
+
+def read_counts(families: Iterable[Family]) -> dict[tuple[str, tuple[Family, str]], int]:
+    """By metric and called place (`counting.place`): `connections` and `bytes`. Blocks. OSError."""
+    found = {}
+    for family in families:
+        for name, type_ in types(CONNECTIONS, ADDRESS_TYPE[family]):
+            for place, count in counts_of(family, TABLE, name, type_).items():
+                found["connections", (family, place)] = count.packets
+        for name, type_ in types(TRAFFIC, ADDRESS_TYPE[family]):
+            for place, count in counts_of(family, TABLE, name, type_).items():
+                found["bytes", (family, place)] = count.bytes
+    return found

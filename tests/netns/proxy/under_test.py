@@ -63,7 +63,7 @@ class Proxy:
 
     def _backend(self, family):
         if self.mode == "nftables":
-            return NftablesBackend(family)
+            return NftablesBackend(family, service_counters=self.surroundings[family].service_counters)
         return IptablesBackend(family, Variant(self.variant.removeprefix("iptables-")))
 
     def _node_port_addresses(self, family):
@@ -110,6 +110,8 @@ class Proxy:
         for family in Family:
             self.surroundings[family] = self._surroundings(family, **surroundings)
             self.planners[family].settle(self.surroundings[family], delta[family])
+            if self.mode == "nftables":
+                self.backends[family] = self._backend(family)
 
     def add(self, *objects):
         """Make or change objects."""
