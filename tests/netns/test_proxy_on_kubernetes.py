@@ -99,7 +99,7 @@ async def test_objects_node_and_configuration_are_followed_through_outages(serve
     write(config, server, clusterCIDR="10.244.0.0/16")
     async with running(tmp_path, "--config", str(config)) as proxy:
         await proxy.until(lambda: proxy.status.get("ready"))
-        assert proxy.status["source"] == {"kind": "kubernetes", "away": None}
+        assert proxy.status["source"] == {"kind": "kubernetes", "away": None, "since": None}
         told = rules()
         for part in ("10.96.0.10", "10.244.1.5", "192.0.2.7", "10.244.0.0/16", "10.96.0.0/12"):
             assert part in told, part
