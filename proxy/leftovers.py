@@ -71,6 +71,9 @@ async def remove_rules(backends: Iterable[Backend]) -> list[CommandError]:
 
 async def cleanup() -> None:
     """Remove all rules of ours, in every mode and variant. OperatorError when some could not be removed."""
-    everything = [backend for mode in ProxyMode for backend in await leftovers(mode)]
+    everything: list[Backend] = []
+    for family in families():
+        # Each variant goes, so iptables is not asked which of them it is: the host may have none.
+        everything += [NftablesBackend(family), *(IptablesBackend(family, variant) for variant in variants(family))]
     for failure in await remove_rules(everything):
         raise OperatorError(f"--cleanup: {failure}")

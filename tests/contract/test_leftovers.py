@@ -1,5 +1,7 @@
 """What an earlier netproxy in another mode or variant left goes, and what the running one has stays."""
 
+import shutil
+
 import pytest
 
 from controlloop.command import run
@@ -75,3 +77,14 @@ async def test_rules_of_kube_proxy_are_told_and_stay(family, variant, caplog):
     assert record.fields == {"family": family.nft, "variant": variant.value}
     await cleanup()
     assert await holds_kube_proxy(family, variant)
+
+
+async def test_cleanup_does_what_it_can_without_iptables(family, monkeypatch):
+    planner, backend = NftablesPlanner(Surroundings(family)), NftablesBackend(family)
+    await reconcile(lambda: planner.objects, backend)
+    which = shutil.which
+    monkeypatch.setattr(
+        shutil, "which", lambda program, path: None if "tables" in program else which(program, path=path)
+    )
+    await cleanup()
+    assert not await backend.dump()
