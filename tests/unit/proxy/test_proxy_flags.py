@@ -208,6 +208,14 @@ def test_flags_without_effect_are_accepted_and_named():
     ]
 
 
+@pytest.mark.parametrize(("mode", "remarked"), [("iptables", ["--service-counters"]), ("nftables", [])])
+def test_services_are_counted_in_nftables_mode(mode, remarked):
+    assert not settings(f"--proxy-mode={mode}").service_counters
+    found = settings("--service-counters", f"--proxy-mode={mode}")
+    assert found.service_counters
+    assert [remark.name for remark in found.remarks] == remarked
+
+
 def test_what_may_change_while_it_runs_is_applied_and_the_rest_waits():
     before = settings("--cluster-cidr=10.0.0.0/16", "--proxy-mode=iptables")
     after = settings("--cluster-cidr=10.1.0.0/16", "--proxy-mode=nftables", "--oom-score-adj=0", "--masquerade-all")

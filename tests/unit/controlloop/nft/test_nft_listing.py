@@ -36,3 +36,11 @@ def test_the_structure_of_one_table():
 def test_a_map_of_several_types():
     entry = {"map": {"table": "ours", "name": "m", "type": "mark", "map": ["ipv4_addr", "inet_service"]}}
     assert parse(listing(entry), "ours")[Key("container", "m")].type == "mark : ipv4_addr . inet_service"
+
+
+def test_a_set_that_counts_is_another_one_than_one_that_does_not():
+    plain = {"table": "ours", "name": "called", "type": "ipv4_addr"}
+    sets = [parse(listing({"set": each}), "ours") for each in (plain, {**plain, "stmt": [{"counter": None}]})]
+    key = Key("container", "called")
+    assert [each[key] for each in sets] == [Container("set", "ipv4_addr"), Container("set", "ipv4_addr", counts=True)]
+    assert sets[0] != sets[1]
