@@ -1,4 +1,4 @@
-"""What `netctl explain` asks the kernel over netlink: elements of sets, routes and what they lead over.
+"""What `netctl explain` asks the kernel on the way: elements of sets, routes and what they lead over.
 
 Needs CAP_NET_ADMIN, as nft and iptables do.
 """
@@ -6,11 +6,16 @@ Needs CAP_NET_ADMIN, as nft and iptables do.
 import errno
 import os
 import socket
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
+import msgspec
+
+from controlloop.command import CommandError, clean_environment, find
 from controlloop.family import Family, IPAddress
 from controlloop.nft.elements import UnknownTypeError
 from controlloop.nft.notifications import GENERIC_HEADER
@@ -157,6 +162,15 @@ class KernelSight:
         except UnknownTypeError as error:
             raise Unsure(f"the set {container} of type {error}") from None
 
+    def ranges(self, table: str, container: str) -> Sequence[Any]:
+        family, name = table.split(" ", 1)
+        try:
+            listing = msgspec.json.decode(output(["nft", "--json", "list", "set", family, name, container]))
+        except CommandError:
+            raise Unsure(f"the map {container}, which holds ranges") from None
+        ranges: Sequence[Any] = next(entry["set"] for entry in listing["nftables"] if "set" in entry).get("elem", ())
+        return ranges
+
     def _ask(self, request: bytes) -> Iterator[bytes]:
         """Attributes of each object; nothing for what is not there."""
         self._netfilter.send(request)
@@ -190,3 +204,11 @@ def name_of(index: int) -> str:
     with suppress(OSError):
         return socket.if_indextoname(index) if index else ""
     return ""
+
+
+def output(argv: Sequence[str]) -> bytes:
+    """CommandError when it fails."""
+    done = subprocess.run([find(argv[0]), *argv[1:]], capture_output=True, check=False, env=clean_environment())
+    if done.returncode:
+        raise CommandError(argv, done.returncode, done.stderr.decode(errors="replace"))
+    return done.stdout

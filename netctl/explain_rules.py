@@ -4,15 +4,14 @@ What is quick differs: of nftables, a listing of everything without elements; of
 iptables-legacy, whole tables.
 """
 
-import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
-from controlloop.command import CommandError, clean_environment, find
+from controlloop.command import CommandError
 from controlloop.family import Family
-from netctl.explain_kernel import KernelSight
+from netctl.explain_kernel import KernelSight, output
 from netctl.walk import Ruleset
 from netctl.walk_iptables import PRIORITIES, IptablesRules
 from netctl.walk_nftables import nft_tables
@@ -104,11 +103,3 @@ def chain_in(saved: bytes, chain: str) -> list[str]:
         end = saved.index(b"\n", saved.rindex(rule) + 1)
         lines += saved[first + 1 : end].decode(errors="replace").split("\n")
     return lines
-
-
-def output(argv: Sequence[str]) -> bytes:
-    """CommandError when it fails."""
-    done = subprocess.run([find(argv[0]), *argv[1:]], capture_output=True, check=False, env=clean_environment())
-    if done.returncode:
-        raise CommandError(argv, done.returncode, done.stderr.decode(errors="replace"))
-    return done.stdout

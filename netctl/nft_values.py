@@ -57,7 +57,7 @@ class Values:
     def _element(self, reference: str, key: Any) -> str | None:
         name = reference.removeprefix("@")
         if name not in self._types:
-            raise Unsure(f"the set {name}, which holds ranges")
+            return "" if any(self.fits(key, each) for each in self._sight.ranges(self._table, name)) else None
         if self.full_name(reference) in self._packet.member_of:
             return ""
         return self._sight.element(self._table, name, self._types[name], str(key))

@@ -33,7 +33,7 @@ def reason(outcome: Outcome, steps: Iterable[Step]) -> Reason:
     taken = list(steps)
     last = next((step for step in reversed(taken) if step.does.split(", ")[-1] == outcome.verdict.value), None)
     if last is None or not last.is_ours:
-        return Reason("foreign-rule", f"{last.hook}: {last.place}: {last.why}" if last else outcome.why)
+        return Reason("foreign-rule", f"somebody else's rule: {told(last) if last else outcome.why}")
     return _ours(outcome.verdict, last, taken)
 
 
@@ -43,6 +43,10 @@ BY_COMMENT = {
 }
 """What the rules of proxy.nftables.constant say of themselves."""
 BY_CHAIN = {"NETPROXY-LOOPBACK-ONLY": Reason("loopback", "an address of loopback from outside of this node")}
+
+
+def told(step: Step) -> str:
+    return f"{step.hook}: {step.place}{f': {step.why}' if step.why else ''}"
 
 
 def _ours(verdict: Verdict, last: Step, taken: Sequence[Step]) -> Reason:

@@ -7,7 +7,7 @@ branch has its share, and the shares sum to 1.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from controlloop.family import Family, IPAddress
 
@@ -100,6 +100,10 @@ class Sight(Protocol):
 
         `table` is as `ip netproxy`, `kind` as `ipv4_addr . inet_service : verdict`, `key` as `10.96.0.1 . 80`.
         """
+        ...
+
+    def ranges(self, table: str, container: str) -> Sequence[Any]:
+        """All that is in a set of ranges, as nft's JSON has it. Unsure for a map."""
         ...
 
     def in_ipset(self, name: str, address: IPAddress) -> bool | None:

@@ -52,6 +52,10 @@ class Sight:
     def element(self, _table, container, _kind, key):
         return self._elements.get((container, key))
 
+    def ranges(self, table, name):
+        assert (table, name) == ("ip fw", "blocked")
+        return [{"range": ["10.1.0.1", "10.1.0.9"]}, "10.2.0.1", {"prefix": {"addr": "10.244.1.0", "len": 28}}]
+
     def in_ipset(self, name, address):
         return (name, str(address)) in self._members
 
@@ -208,6 +212,13 @@ def test_a_foreign_rule_that_drops_first_is_named():
     elsewhere = explained(dropping, POD, "10.96.0.2:443", came_in="cni0")
     assert elsewhere.verdict == "dnat"
     assert not elsewhere.warnings
+
+
+@pytest.mark.parametrize(("source", "verdict"), [(POD, "drop"), ("10.244.1.77", "dnat")])
+def test_a_set_of_ranges_is_read(source, verdict):
+    member = '{"match": {"op": "==", "left": {"payload": {"protocol": "ip", "field": "saddr"}}, "right": "@blocked"}}'
+    explanation = explained(beside(f'{member}, {{"drop": null}}'), source, "10.96.0.1:80", came_in="cni0")
+    assert explanation.verdict == verdict
 
 
 def test_a_foreign_rule_that_translates_first_is_a_warning():
