@@ -73,7 +73,7 @@ def test_whoever_keeps_taking_them_away_is_named_and_peace_brings_them_back(clus
         try:
             [finding] = eventually(lambda: status(node)["findings"])
             assert finding["name"].startswith("firewall rules (netagent in ")
-            assert "last by nft; " in finding["reason"]
+            assert (finding["code"], "last by nft; " in finding["reason"]) == ("NN108", True)
             assert status(node)["waiting_for"] == "firewall rules that somebody keeps undoing"
         finally:
             process.kill()

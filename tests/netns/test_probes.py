@@ -72,6 +72,7 @@ def test_a_link_that_is_cut_makes_the_peer_lost_and_the_answer_after_it_reachabl
         peer = becomes(cluster, "node-1", "lost")
         assert peer["last_answer"] <= peer["lost_since"]
         assert peer["programmed"]
+        assert findings(cluster, "node-1")[key]["code"] == "NN104"
         assert findings(cluster, "node-1")[key]["since"] == pytest.approx(peer["lost_since"], abs=0.1)
     finally:
         port_of_node_2(cluster, "up")
@@ -85,7 +86,7 @@ def test_an_underlay_that_takes_no_full_packet_is_named_and_remedied(cluster):
     try:
         found = eventually(lambda: findings(cluster, "node-1").get(key), 100)
         assert found["reason"] == "MTU: packets of 1450 bytes do not arrive, small ones do"
-        assert "MTU" in found["remedy"]
+        assert (found["code"], "MTU" in found["remedy"]) == ("NN105", True)
         assert only_peer(cluster, "node-1")["reach"] == "reachable"
     finally:
         port_of_node_2(cluster, "mtu", "1500")
@@ -97,7 +98,7 @@ def test_udp_that_comes_with_wrong_checksums_is_named_with_the_flag_that_helps(c
     cluster.host("node-2").run([sys.executable, "-c", WRONG_CHECKSUMS])
     found = eventually(lambda: findings(cluster, "node-1").get("UDP checksums"), WAIT_S)
     assert found["reason"].startswith("20 datagrams with a wrong checksum ")
-    assert "--tx-checksum-off" in found["remedy"]
+    assert (found["code"], "--tx-checksum-off" in found["remedy"]) == ("NN106", True)
 
 
 def test_netctl_lists_peers_and_leases(cluster):

@@ -109,7 +109,7 @@ def test_a_health_check_whose_port_is_taken_is_an_event_and_a_finding_and_is_ser
             healthCheckNodePort=32102,
         )
         (finding,) = eventually(lambda: proxy.status()["findings"])
-        assert finding["name"] == "health check of default/blocked"
+        assert (finding["code"], finding["name"]) == ("NN208", "health check of default/blocked")
         (event,) = eventually(lambda: proxy.events("FailedToStartServiceHealthcheck"))
         assert event["regarding"]["name"] == "blocked"
         assert "32102" in event["note"]

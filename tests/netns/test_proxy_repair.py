@@ -229,7 +229,7 @@ def test_a_fight_costs_ten_repairs_and_then_few_is_told_and_delays_nobody_else(l
     with lab.node.popen(["env", f"XTABLES_LOCKFILE={LOCK}", "sh", "-c", loop]) as vandal:
         try:
             [finding] = eventually(lambda: lab.status()["findings"], 20)
-            assert by in finding["reason"]
+            assert (finding["code"], by in finding["reason"]) == ("NN207", True)
             assert eventually(lambda: lab.events("RulesUndone"))[0]["regarding"]["name"] == NODE
             assert lab.repairs() - before <= MOST_REPAIRS
             eventually(lambda: not lab.is_ready())

@@ -181,7 +181,7 @@ def test_another_writer_that_keeps_undoing_us_is_named_and_not_fought_without_en
             assert status(node)["repairs"]["fdb"] - before <= 12
         finally:
             process.kill()
-    assert "undone" in found[0]["reason"]
+    assert (found[0]["code"], "undone" in found[0]["reason"]) == ("NN108", True)
     assert "repairs held back" in lab.log_of("node-1", "netagent").read_text()
     eventually(lambda: pings(lab), timeout_s=15.0)
     eventually(lambda: is_ready(node), timeout_s=15.0)
