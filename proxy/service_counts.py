@@ -20,7 +20,7 @@ FRESH_S = 1.0
 """What was read is shown for so long to whoever asks."""
 
 METRICS = {
-    "connections": "Connections that were led to an endpoint on this node.",
+    "connections": "Connections that this node led to an endpoint.",
     "bytes": "Bytes of their packets, in both directions.",
 }
 
