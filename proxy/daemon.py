@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from controlloop.command import CommandError, find
+from controlloop.errors import OperatorError
 from controlloop.family import Family, IPAddress
 from controlloop.logs import Log
 from controlloop.notify import Notifier
@@ -215,12 +217,21 @@ class Netproxy:
 
 
 async def serve(settings: Settings, changed_settings: AsyncGenerator[Settings, None]) -> None:
+    check_mode(settings.mode)
     with only_one("netproxy"):
         proxy = Netproxy(settings)  # first of all, as it refuses what cannot be used
         prepare(settings)
         if settings.detection.mode is DetectLocal.CLUSTER_CIDR and not settings.detection.cluster_cidrs:
             log.warning("without --cluster-cidr nobody knows who is a pod: callers from outside are not masqueraded")
         await proxy.run(changed_settings)
+
+
+def check_mode(mode: ProxyMode) -> None:
+    """OperatorError when this host has no program for it: no other mode is taken in its place."""
+    try:
+        find("nft" if mode is ProxyMode.NFTABLES else "iptables")
+    except CommandError as error:
+        raise OperatorError(f"--proxy-mode {mode.value}: {error.stderr}") from error
 
 
 async def initialise(settings: Settings) -> None:
