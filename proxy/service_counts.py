@@ -10,10 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from controlloop.family import Family
 from controlloop.logs import Log
 from controlloop.metrics import MetricFamily, Sample
-from proxy.frontends import Frontend, Protocol, ServiceName, ServicePortName
+from proxy.frontends import Frontend, ServiceName, ServicePortName
 from proxy.nftables.counting import place
 
 FRESH_S = 1.0
@@ -24,7 +23,8 @@ METRICS = {
     "bytes": "Bytes of their packets, in both directions.",
 }
 
-Place = tuple[Family, str]
+Place = tuple[int, str]
+"""4 or 6, and `counting.place`."""
 Counts = Mapping[tuple[str, Place], int]
 """By metric and place."""
 
@@ -33,7 +33,7 @@ log = Log("counts")
 
 class Port(NamedTuple):
     name: ServicePortName
-    protocol: Protocol
+    protocol: str
 
 
 Totals = Mapping[tuple[str, Port], int]
@@ -54,7 +54,7 @@ class ServiceCounts:
         """These are all frontends of these Services from now on."""
         for service, frontends in changed:
             before = self._of.pop(service, {})
-            now = {(frontend.family, place(frontend)): Port(frontend.name, frontend.protocol) for frontend in frontends}
+            now = {(frontend.family.value, place(frontend)): port_of(frontend) for frontend in frontends}
             for where, port in before.items():
                 if self._ports.get(where) == port:  # no other Service has it by now
                     del self._ports[where]
@@ -94,6 +94,10 @@ def count_families(totals: Totals) -> Iterator[MetricFamily]:
         yield MetricFamily(f"netproxy_service_{wanted}_total", "counter", text, samples)
 
 
+def port_of(frontend: Frontend) -> Port:
+    return Port(frontend.name, frontend.protocol.value)
+
+
 def labels(port: Port) -> dict[str, str]:
     """The port's name is empty where it has none: then it is the only one of its Service."""
     service = port.name.service
@@ -101,5 +105,5 @@ def labels(port: Port) -> dict[str, str]:
         "namespace": service.namespace,
         "service": service.name,
         "port": port.name.port,
-        "protocol": port.protocol.value,
+        "protocol": port.protocol,
     }

@@ -44,14 +44,14 @@ class NftablesBackend(NftTable):
         return key.kind
 
 
-def read_counts(families: Iterable[Family]) -> dict[tuple[str, tuple[Family, str]], int]:
-    """By metric and called place (`counting.place`): `connections` and `bytes`. Blocks. OSError."""
+def read_counts(families: Iterable[Family]) -> dict[tuple[str, tuple[int, str]], int]:
+    """By metric (`connections`, `bytes`), version of IP and called place (`counting.place`). Blocks. OSError."""
     found = {}
     for family in families:
         for name, type_ in types(CONNECTIONS, ADDRESS_TYPE[family]):
             for place, count in counts_of(family, TABLE, name, type_).items():
-                found["connections", (family, place)] = count.packets
+                found["connections", (family.value, place)] = count.packets
         for name, type_ in types(TRAFFIC, ADDRESS_TYPE[family]):
             for place, count in counts_of(family, TABLE, name, type_).items():
-                found["bytes", (family, place)] = count.bytes
+                found["bytes", (family.value, place)] = count.bytes
     return found

@@ -35,7 +35,7 @@ def counts(rig):
 def counted(rig, family, place):
     """Connections and bytes."""
     found = counts(rig)
-    return found["connections", (family, place)], found["bytes", (family, place)]
+    return found["connections", (family.value, place)], found["bytes", (family.value, place)]
 
 
 def cluster_ip(family, protocol="tcp"):

@@ -23,7 +23,7 @@ def frontend(address, port=80, service=WEB, name="http", scope=Scope.CLUSTER_IP)
 
 
 def at(address, port=80):
-    return Family.of(ip_address(address)), f"{address} . tcp . {port}"
+    return ip_address(address).version, f"{address} . tcp . {port}"
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def totals(counts, metric="connections"):
 def test_all_places_of_a_port_add_up(counts):
     node_port = frontend(str(ANY_NODE_ADDRESS[Family.V6]), 30080, scope=Scope.NODE_PORT)
     counts.follow([(WEB, [frontend("10.96.0.1"), frontend("192.0.2.1"), frontend("fd00::1"), node_port])])
-    places = [at("10.96.0.1"), at("192.0.2.1"), at("fd00::1"), (Family.V6, "tcp . 30080")]
+    places = [at("10.96.0.1"), at("192.0.2.1"), at("fd00::1"), (6, "tcp . 30080")]
     counts.take({("connections", place): 10**n for n, place in enumerate(places)})
     counts.take({("bytes", places[0]): 7})
     assert totals(counts) == {HTTP: 1111}
