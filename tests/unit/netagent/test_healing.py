@@ -114,7 +114,11 @@ async def test_a_fight_is_told_with_who_was_heard_last(healing):
 
 
 @pytest.mark.parametrize("foe", [1, 1 + (20 << PROCESS_BITS)])  # the first socket of a process, and a further one
-@pytest.mark.parametrize("ours", [os.getpid(), os.getpid() + (20 << PROCESS_BITS), KERNEL_CHOSE + 7])
+@pytest.mark.parametrize(
+    "ours",
+    [os.getpid(), os.getpid() + (20 << PROCESS_BITS), KERNEL_CHOSE + 7],
+    ids=["first socket", "another socket", "chosen by the kernel"],
+)
 async def test_what_we_do_to_a_device_does_not_hide_who_fights_over_it(healing, foe, ours):
     for _ in range(BURST + 1):
         healing.heard(Drift(LINK), foe)
