@@ -169,6 +169,7 @@ def test_going_from_one_backend_to_the_next_leaves_nothing_of_the_one_before(pai
 @pytest.mark.flannel("40", "B4")
 def test_flannelds_leftovers_of_any_backend_are_cleaned_up_or_taken_over(pair):
     pair.shows("ip link add flannel.9 type vxlan id 9 dev eth0 dstport 8472")
+    pair.shows("ip link set flannel.9 up")
     pair.shows("ip route add 10.5.2.0/24 via 192.0.2.2 dev eth0")
     pair.shows("ip route add 10.99.0.0/16 via 192.0.2.2 dev eth0")
     pair.run(both(HostGw()), [V4])
