@@ -232,7 +232,7 @@ def test_a_fight_costs_ten_repairs_and_then_few_is_told_and_delays_nobody_else(l
             assert (finding["code"], by in finding["reason"]) == ("NN207", True)
             assert eventually(lambda: lab.events("RulesUndone"))[0]["regarding"]["name"] == NODE
             assert lab.repairs() - before <= MOST_REPAIRS
-            eventually(lambda: not lab.is_ready())
+            eventually(lambda: not lab.is_ready(), 40)
             assert lab.call("pod-1-3", TWIN) == "pod-1-2"
             lab.serve("newcomer", "10.96.1.9", ["pod-1-1"])
             eventually(lambda: lab.call("pod-1-3", "10.96.1.9", within_s=0.5) == "pod-1-1")
