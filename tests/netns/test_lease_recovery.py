@@ -52,7 +52,7 @@ def mentions(lab, name):
 def key_of(lab, name):
     """Of the node's lease."""
     address = str(lab.spec.attached[name].ip)
-    [key] = eventually(lambda: [key for key, lease in lab.leases().items() if lease["PublicIP"] == address])
+    [key] = eventually(lambda: [key for key, lease in lab.leases().items() if lease["PublicIP"] == address], 30)
     return key
 
 
@@ -178,7 +178,7 @@ def test_a_store_that_was_restored_gets_what_it_lacks_and_its_word_counts_for_th
 def test_a_stolen_lease_is_noticed_and_replaced_and_the_thief_is_named(lab):
     stolen = key_of(lab, "node-2")
     lab.put(f"{SUBNETS_KEY}/{stolen}", FOREIGN_LEASE)
-    eventually(lambda: stolen != key_of(lab, "node-2"))
+    eventually(lambda: stolen != key_of(lab, "node-2"), 30)
     assert lab.leases()[stolen]["PublicIP"] == "10.10.0.77"
     assert "wrote something else into it, for 10.10.0.77" in lab.log_of("node-2", "netagent").read_text()
     # The bridge is the pods' and still has an address of the other subnet.
