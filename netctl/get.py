@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from controlloop.client import UnreachableError, get_json
-from netctl.findings import age
+from netctl.findings.finding import age
 from netctl.output import Column, Item, Listing, render_listing
 from netctl.status import FINDING, OK, UNREACHABLE
 

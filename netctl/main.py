@@ -135,7 +135,7 @@ def explain(ends: tuple[str, ...], *, verify: bool, form: str) -> int:
     Exit code 0: it arrives; 1: it is dropped or refused; 3: netproxy does not answer, and it alone knows the Service;
     5: the rules may not be read.
     """
-    from netctl.explain import explain as show  # noqa: PLC0415
+    from netctl.explain.command import explain as show  # noqa: PLC0415
 
     if len(ends) > 2:
         raise click.UsageError(f"explain: {ends[2]!r} is too much; want [SOURCE] DESTINATION")
@@ -155,7 +155,7 @@ def apply(files: tuple[Path, ...], manifests: Path | None, addresses: str, ports
     for all manifests in it. A Service without an address or node port is given one, and keeps it. The ranges may also
     stand in the key PREFIX/config: {"serviceClusterIPRange": "10.96.0.0/12", "serviceNodePortRange": "30000-32767"}.
     """
-    from netctl.objects import Ranges, Target, apply_manifests  # noqa: PLC0415
+    from netctl.apply.objects import Ranges, Target, apply_manifests  # noqa: PLC0415
 
     return apply_manifests(files, Target(etcd_of(etcd), manifests), Ranges(addresses, ports))
 
@@ -164,7 +164,7 @@ def apply(files: tuple[Path, ...], manifests: Path | None, addresses: str, ports
 @on_store
 def delete(files: tuple[Path, ...], manifests: Path | None, **etcd: str) -> int:
     """Delete the Services, EndpointSlices and Endpoints of manifests from etcd."""
-    from netctl.objects import Target, delete_manifests  # noqa: PLC0415
+    from netctl.apply.objects import Target, delete_manifests  # noqa: PLC0415
 
     return delete_manifests(files, Target(etcd_of(etcd), manifests))
 
@@ -195,7 +195,7 @@ def check() -> None:
 @OUTPUT
 def host(form: str) -> int:
     """Kernel, sysctls, devices, sockets, and rules of other programs. Changes nothing; needs root."""
-    from netctl.check import check_host, show  # noqa: PLC0415
+    from netctl.findings.command import check_host, show  # noqa: PLC0415
 
     return show(check_host(), form)
 
@@ -204,7 +204,7 @@ def host(form: str) -> int:
 @OUTPUT
 def net(form: str) -> int:
     """Do peers and Services answer this node? Sends a few pings, and one connection to each of some ClusterIPs."""
-    from netctl.check import check_net, show  # noqa: PLC0415
+    from netctl.findings.command import check_net, show  # noqa: PLC0415
 
     return show(check_net(runtime_directory()), form)
 
@@ -214,8 +214,8 @@ def net(form: str) -> int:
 @OUTPUT
 def check_etcd(form: str, **etcd: str) -> int:
     """Is the store of leases safe, and does what stands in it make sense? Only reads."""
-    from netctl.check import check_etcd as look  # noqa: PLC0415
-    from netctl.check import show  # noqa: PLC0415
+    from netctl.findings.command import check_etcd as look  # noqa: PLC0415
+    from netctl.findings.command import show  # noqa: PLC0415
 
     return show(look(etcd_of(etcd)), form)
 
@@ -230,7 +230,7 @@ def help_(context: click.Context, topic: str | None, form: str) -> int:
     if command := netctl if topic is None else netctl.commands.get(topic):
         click.echo(command.get_help(click.Context(command, info_name=topic, parent=root) if topic else root))
         return 0
-    from netctl.check import is_code, show_code  # noqa: PLC0415
+    from netctl.findings.command import is_code, show_code  # noqa: PLC0415
 
     code = (topic or "").upper()
     if not is_code(code):

@@ -8,8 +8,8 @@ from typing import Any
 
 from controlloop.client import UnreachableError, get_json
 from controlloop.printable import escaped
-from netctl.findings import Finding, age, footer, ordered, render, verdict
-from netctl.judge_daemons import judge_agent, judge_proxy, silent
+from netctl.findings.finding import Finding, age, footer, ordered, render, verdict
+from netctl.findings.judge_daemons import judge_agent, judge_proxy, silent
 from netctl.output import API_VERSION, render_document
 
 OK, FINDING, UNREACHABLE = 0, 1, 3

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from netctl.findings import Finding, ordered
+from netctl.findings.finding import Finding, ordered
 from netctl.status import OK, read_status
 
 TIMED_OUT = 4

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from controlloop.errors import OperatorError
 from controlloop.etcd import Etcd
 from controlloop.flags import run_command
-from netctl.allocation import lacking, parse_pools
+from netctl.apply.allocation import lacking, parse_pools
+from netctl.apply.objects import Applier, Ranges, apply_all, check, delete_all
+from netctl.apply.stores import DirectoryStore, EtcdStore
 from netctl.main import netctl
-from netctl.objects import Applier, Ranges, apply_all, check, delete_all
-from netctl.stores import DirectoryStore, EtcdStore
 from proxy.objects import Kind, ObjectName
 
 prefixes = (f"/test/apply/{number}" for number in count())

@@ -9,8 +9,8 @@ from certificates import Authority
 from controlloop.errors import OperatorError
 from controlloop.etcd_settings import EtcdSettings
 from lab.etcd import EtcdServer, ServerTls, free_port
-from netctl.etcd_facts import read_etcd
-from netctl.judge_etcd import judge_etcd
+from netctl.findings.etcd_facts import read_etcd
+from netctl.findings.judge_etcd import judge_etcd
 
 PREFIX = "/coreos.com/network"
 CONFIG = '{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}'

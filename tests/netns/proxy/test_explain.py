@@ -18,10 +18,10 @@ from tables import ANSWER_WITHIN_S, DROPPED_AFTER_S
 from under_test import NFTABLES
 
 from controlloop.family import Family
-from netctl.explain import explained
-from netctl.flow_words import Target
-from netctl.walk import Verdict
-from netctl.walk_hooks import NO_WAY
+from netctl.explain.command import explained
+from netctl.explain.flow_words import Target
+from netctl.explain.walk import Verdict
+from netctl.explain.walk_hooks import NO_WAY
 from proxy.frontends import Protocol
 
 NOWHERE = Path("/nonexistent")

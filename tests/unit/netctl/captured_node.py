@@ -2,7 +2,7 @@
 
 import json
 
-from netctl.host_facts import HostFacts, frontends_in_maps, read_sockets
+from netctl.findings.host_facts import HostFacts, frontends_in_maps, read_sockets
 
 LINKS = """[
  {"ifindex": 1, "ifname": "lo", "mtu": 65536, "link_type": "loopback"},

@@ -5,7 +5,7 @@ from hypothesis import given as for_all
 from hypothesis import strategies as st
 
 from controlloop.errors import OperatorError
-from netctl.allocation import claims_of, free, given, kept, lacking, parse_pools
+from netctl.apply.allocation import claims_of, free, given, kept, lacking, parse_pools
 
 POOLS = parse_pools("10.96.0.0/24", "30000-30003")
 DUAL = parse_pools("10.96.0.0/24,fd00:96::/112", "30000-30003")

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from netctl.facts import Reader, read_networkd, read_sysctls
-from netctl.host_facts import HostFacts
-from netctl.judge_host import networkd
+from netctl.findings.facts import Reader, read_networkd, read_sysctls
+from netctl.findings.host_facts import HostFacts
+from netctl.findings.judge_host import networkd
 
 NETWORKD = "systemd/networkd.conf.d"
 

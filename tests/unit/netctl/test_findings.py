@@ -9,9 +9,9 @@ from test_judge_host import FAULTS as OF_HOST
 from test_judge_net import FAULTS as OF_NET
 
 from controlloop.flags import run_command
-from netctl.catalogue import CATALOGUE
-from netctl.check import report
-from netctl.findings import Finding, explained, ordered
+from netctl.findings.catalogue import CATALOGUE
+from netctl.findings.command import report
+from netctl.findings.finding import Finding, explained, ordered
 from netctl.main import netctl
 
 LOST = Finding("NN104", "10.244.9.0-24", "probes are not answered\x1b[31m", since=1000.0)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from test_netctl_status import NETAGENT, NETPROXY
 
-from netctl.judge_daemons import judge_agent, judge_proxy, silent
+from netctl.findings.judge_daemons import judge_agent, judge_proxy, silent
 
 ROOT = Path(__file__).parents[3]
 UNREADY = {**NETAGENT, "ready": False}

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from netctl.judge_etcd import EtcdFacts, Member, is_old, judge_etcd
+from netctl.findings.judge_etcd import EtcdFacts, Member, is_old, judge_etcd
 
 URL = "https://192.0.2.1:2379"
 

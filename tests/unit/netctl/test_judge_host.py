@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from captured_node import FIREWALL, HEALTHY, IPTABLES, LINKS, SYSCTLS
 
-from netctl.host_facts import Frontend, Socket, foreign_tables, frontends_in_rules, read_settings, read_table
-from netctl.judge_host import judge_host
+from netctl.findings.host_facts import Frontend, Socket, foreign_tables, frontends_in_rules, read_settings, read_table
+from netctl.findings.judge_host import judge_host
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "five_services.iptables"
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from netctl.host_facts import Frontend
-from netctl.judge_net import NetFacts, Ping, judge_net
-from netctl.net_facts import spread
+from netctl.findings.host_facts import Frontend
+from netctl.findings.judge_net import NetFacts, Ping, judge_net
+from netctl.findings.net_facts import spread
 
 PEER = {
     "key": "10.244.9.0-24",

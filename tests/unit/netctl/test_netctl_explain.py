@@ -8,16 +8,16 @@ import pytest
 from controlloop.errors import OperatorError
 from controlloop.nft.elements import UnknownTypeError
 from netagent.state import IpipLink, VxlanLink
-from netctl.explain_rules import chain_in
-from netctl.explanation import Explanation
-from netctl.flow_words import Target, read_target
-from netctl.iptables_matches import Question, answer
-from netctl.nft_requests import key_bytes
-from netctl.verify import Sent, judged
-from netctl.walk import Notes, Packet, Place, RouteAnswer, Unsure, Verdict
-from netctl.walk_hooks import Outcome
-from netctl.walk_iptables import IptablesRules, parse_rule
-from netctl.walk_overlay import Hop, hop
+from netctl.explain.explanation import Explanation
+from netctl.explain.flow_words import Target, read_target
+from netctl.explain.iptables_matches import Question, answer
+from netctl.explain.nft_requests import key_bytes
+from netctl.explain.rules import chain_in
+from netctl.explain.verify import Sent, judged
+from netctl.explain.walk import Notes, Packet, Place, RouteAnswer, Unsure, Verdict
+from netctl.explain.walk_hooks import Outcome
+from netctl.explain.walk_iptables import IptablesRules, parse_rule
+from netctl.explain.walk_overlay import Hop, hop
 
 SERVICE, POD, PEER_POD = (ip_address(text) for text in ("10.96.0.1", "10.244.1.2", "10.244.2.2"))
 PACKET = Packet(POD, Place(SERVICE, 80), "tcp", came_in="cni0")

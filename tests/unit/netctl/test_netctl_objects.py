@@ -11,8 +11,8 @@ from builders import make_endpoint_slice, make_service
 
 from controlloop.errors import OperatorError
 from controlloop.flags import run_command
+from netctl.apply.objects import check, read_objects
 from netctl.main import netctl
-from netctl.objects import check, read_objects
 
 
 def names(objects):

@@ -8,7 +8,7 @@ from threading import Thread
 
 import pytest
 
-from netctl.findings import age
+from netctl.findings.finding import age
 from netctl.status import FINDING, OK, UNREACHABLE, read_status
 
 NETAGENT = {

@@ -7,13 +7,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from netctl.explain_rules import chain_in
-from netctl.explanation import Explanation
-from netctl.walk import Notes, Packet, Place, RouteAnswer
-from netctl.walk_hooks import Journey
-from netctl.walk_iptables import IptablesRules
-from netctl.walk_nftables import nft_tables
-from netctl.walk_overlay import Hop
+from netctl.explain.explanation import Explanation
+from netctl.explain.rules import chain_in
+from netctl.explain.walk import Notes, Packet, Place, RouteAnswer
+from netctl.explain.walk_hooks import Journey
+from netctl.explain.walk_iptables import IptablesRules
+from netctl.explain.walk_nftables import nft_tables
+from netctl.explain.walk_overlay import Hop
 
 HERE = Path(__file__).parent
 CAPTURED = HERE / "captured"

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from controlloop.delta import Delta
 from controlloop.family import Family
-from netctl.walk import Notes, Packet, Place, Verdict
-from netctl.walk_iptables import IptablesRules
+from netctl.explain.walk import Notes, Packet, Place, Verdict
+from netctl.explain.walk_iptables import IptablesRules
 from proxy.frontends import (
     ANY_NODE_ADDRESS,
     Balance,

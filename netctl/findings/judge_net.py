@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from netctl.findings import Finding
-from netctl.host_facts import Frontend
+from netctl.findings.finding import Finding
+from netctl.findings.host_facts import Frontend
 
 
 @dataclass(frozen=True, slots=True)

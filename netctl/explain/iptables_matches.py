@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_network
 
-from netctl.walk import Packet, Sight, Unsure
+from netctl.explain.walk import Packet, Sight, Unsure
 
 ALL_BITS = "0xffffffff"
 

@@ -11,7 +11,7 @@ from math import prod
 from operator import and_, eq, ge, gt, le, lshift, lt, ne, or_, rshift, xor
 from typing import Any
 
-from netctl.walk import NoMatchError, Packet, Sight, Unsure
+from netctl.explain.walk import NoMatchError, Packet, Sight, Unsure
 
 Shared = list[tuple[float, Any]]
 MASK = 0xFFFFFFFF

@@ -9,7 +9,7 @@ What is sent to itself keeps its connection on the way through `lo`, so no chain
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from netctl.walk import BaseChain, Branch, Notes, Packet, RouteAnswer, Ruleset, Sight, Verdict, merged
+from netctl.explain.walk import BaseChain, Branch, Notes, Packet, RouteAnswer, Ruleset, Sight, Verdict, merged
 
 LOOPBACK = "lo"
 NO_WAY = {

@@ -11,8 +11,8 @@ from ipaddress import ip_address, ip_network
 from itertools import chain, pairwise
 from typing import NamedTuple
 
-from netctl.findings import Finding
-from netctl.host_facts import Frontend, HostFacts, Json, Table, vxlan
+from netctl.findings.finding import Finding
+from netctl.findings.host_facts import Frontend, HostFacts, Json, Table, vxlan
 
 OUR_PRIORITY = -100
 """NF_IP_PRI_NAT_DST: where Services are translated."""

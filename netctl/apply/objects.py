@@ -14,7 +14,7 @@ import msgspec
 from controlloop.errors import OperatorError, UnavailableError
 from controlloop.etcd import Etcd
 from controlloop.etcd_settings import EtcdSettings
-from netctl.allocation import (
+from netctl.apply.allocation import (
     Claim,
     Document,
     Pool,
@@ -27,7 +27,7 @@ from netctl.allocation import (
     parse_pools,
     refuse_misshapen,
 )
-from netctl.stores import EtcdStore, Store, Stored, locked
+from netctl.apply.stores import EtcdStore, Store, Stored, locked
 from proxy.endpoints import read_endpoints, read_slice
 from proxy.objects import Decoded, EndpointSlice, Kind, ObjectName, RefusedError, Service, decode
 from proxy.services import Options, read_service

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from netctl.catalogue import CATALOGUE
-from netctl.findings import Finding
+from netctl.findings.catalogue import CATALOGUE
+from netctl.findings.finding import Finding
 
 Document = Mapping[str, Any]
 

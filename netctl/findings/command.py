@@ -10,8 +10,8 @@ import click
 
 from controlloop.etcd_settings import EtcdSettings
 from controlloop.printable import escaped
-from netctl.catalogue import CATALOGUE
-from netctl.findings import Finding, explained, footer, ordered, render, verdict
+from netctl.findings.catalogue import CATALOGUE
+from netctl.findings.finding import Finding, explained, footer, ordered, render, verdict
 from netctl.output import API_VERSION, Column, Listing, render_document, render_listing
 from netctl.status import FINDING, OK, UNREACHABLE
 
@@ -70,8 +70,8 @@ def report(subject: str, findings: Iterable[Finding], looked_at: str, unread: Se
 
 
 def check_host() -> Report:
-    from netctl.facts import read_host  # noqa: PLC0415
-    from netctl.judge_host import judge_host  # noqa: PLC0415
+    from netctl.findings.facts import read_host  # noqa: PLC0415
+    from netctl.findings.judge_host import judge_host  # noqa: PLC0415
 
     facts, unread = read_host()
     rules = sum(line.startswith("-A ") for lines in facts.iptables.values() for line in lines)
@@ -80,8 +80,8 @@ def check_host() -> Report:
 
 
 def check_net(run_dir: Path) -> Report:
-    from netctl.judge_net import judge_net  # noqa: PLC0415
-    from netctl.net_facts import read_net  # noqa: PLC0415
+    from netctl.findings.judge_net import judge_net  # noqa: PLC0415
+    from netctl.findings.net_facts import read_net  # noqa: PLC0415
 
     facts, unread = read_net(run_dir)
     looked_at = f"{len(facts.peers)} peers, {len(facts.pings)} pinged; {len(facts.calls)} Services called"
@@ -89,8 +89,8 @@ def check_net(run_dir: Path) -> Report:
 
 
 def check_etcd(settings: EtcdSettings) -> Report:
-    from netctl.etcd_facts import read_etcd  # noqa: PLC0415
-    from netctl.judge_etcd import judge_etcd  # noqa: PLC0415
+    from netctl.findings.etcd_facts import read_etcd  # noqa: PLC0415
+    from netctl.findings.judge_etcd import judge_etcd  # noqa: PLC0415
 
     facts = read_etcd(settings)
     answered = [url for url, member in facts.members.items() if member.version]

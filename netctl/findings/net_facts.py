@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 from controlloop.client import UnreachableError, get_json
 from controlloop.command import CommandError, run
-from netctl.facts import Reader, read_frontends, read_iptables, route_mtu
-from netctl.host_facts import Frontend
-from netctl.judge_net import NetFacts, Ping
+from netctl.findings.facts import Reader, read_frontends, read_iptables, route_mtu
+from netctl.findings.host_facts import Frontend
+from netctl.findings.judge_net import NetFacts, Ping
 from netctl.status import agents
 
 T = TypeVar("T")

@@ -47,8 +47,8 @@ from netagent.messages import (
 )
 from netagent.netlink import Channel
 from netagent.state import Link
-from netctl.nft_requests import element_request, element_value, table_listing, table_name
-from netctl.walk import RouteAnswer, Unsure
+from netctl.explain.nft_requests import element_request, element_value, table_listing, table_name
+from netctl.explain.walk import RouteAnswer, Unsure
 from proxy.iptables.address_sets import AddressSets
 
 NETLINK_NETFILTER = 12

@@ -5,8 +5,8 @@ from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
-from netctl.nft_values import Values
-from netctl.walk import NoMatchError, Packet, Place, Unsure, Verdict
+from netctl.explain.nft_values import Values
+from netctl.explain.walk import NoMatchError, Packet, Place, Unsure, Verdict
 
 VERDICTS = {"accept": Verdict.ACCEPT, "drop": Verdict.DROP, "reject": Verdict.REJECT, "queue": Verdict.ACCEPT}
 DECISIVE = frozenset({"drop", "reject", "dnat", "redirect", "snat", "masquerade", "tproxy", "queue", "vmap"})

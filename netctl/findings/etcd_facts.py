@@ -13,7 +13,7 @@ from controlloop.etcd import Etcd, refusal
 from controlloop.etcd_access import Login, Metadata, Tls, TlsFiles
 from controlloop.etcd_endpoint import Endpoint
 from controlloop.etcd_settings import EtcdSettings
-from netctl.judge_etcd import EtcdFacts, Member
+from netctl.findings.judge_etcd import EtcdFacts, Member
 
 TIMEOUT_S = 3.0
 EVERYTHING = rpc.RangeRequest(key=b"\0", range_end=b"\0", limit=1, keys_only=True)

@@ -11,10 +11,10 @@ import msgspec
 
 from controlloop.command import CommandError
 from controlloop.family import Family
-from netctl.explain_kernel import KernelSight, output
-from netctl.walk import Ruleset
-from netctl.walk_iptables import PRIORITIES, IptablesRules
-from netctl.walk_nftables import nft_tables
+from netctl.explain.kernel import KernelSight, output
+from netctl.explain.walk import Ruleset
+from netctl.explain.walk_iptables import PRIORITIES, IptablesRules
+from netctl.explain.walk_nftables import nft_tables
 
 ANY_CHAIN = "OUTPUT"
 """Every table of iptables has it."""

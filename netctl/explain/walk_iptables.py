@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from netctl.iptables_matches import ALL_BITS, Question, answer
-from netctl.walk import OURS, BaseChain, Branch, Notes, Packet, Place, Sight, Unsure, Verdict
+from netctl.explain.iptables_matches import ALL_BITS, Question, answer
+from netctl.explain.walk import OURS, BaseChain, Branch, Notes, Packet, Place, Sight, Unsure, Verdict
 
 PRIORITIES = {"raw": -300, "mangle": -150, "nat": -100, "filter": 0, "security": 50}
 CHAINS = {

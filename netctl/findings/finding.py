@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from controlloop.printable import escaped
-from netctl.catalogue import CATALOGUE, Entry
+from netctl.findings.catalogue import CATALOGUE, Entry
 
 WIDTH = 80
 

@@ -16,7 +16,7 @@ import msgspec
 
 from controlloop.errors import OperatorError
 from controlloop.etcd import Etcd
-from netctl.allocation import Claim, Configured, claims_of
+from netctl.apply.allocation import Claim, Configured, claims_of
 from proxy.objects import Kind, ObjectName
 from proxy.sources.etcd import FOLDERS
 from proxy.sources.manifest_directory import SUFFIXES

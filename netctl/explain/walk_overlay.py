@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from controlloop.family import IPAddress
 from netagent.state import IpipLink, Link, VxlanLink, WireguardLink
-from netctl.walk import RouteAnswer
+from netctl.explain.walk import RouteAnswer
 
 KINDS: Mapping[type[Link], str] = {VxlanLink: "vxlan", IpipLink: "ipip", WireguardLink: "wireguard"}
 

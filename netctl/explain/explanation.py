@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from controlloop.printable import escaped
+from netctl.explain.reasons import Reason, reason, service_named, why_masqueraded
+from netctl.explain.walk import Notes, Packet, Place, Step, Verdict
+from netctl.explain.walk_hooks import Outcome
+from netctl.explain.walk_overlay import Hop
 from netctl.output import API_VERSION
-from netctl.reasons import Reason, reason, service_named, why_masqueraded
-from netctl.walk import Notes, Packet, Place, Step, Verdict
-from netctl.walk_hooks import Outcome
-from netctl.walk_overlay import Hop
 
 WIDTH = 80
 DIGITS = 6

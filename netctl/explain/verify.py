@@ -18,8 +18,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from controlloop.errors import OperatorError
 from controlloop.family import IPAddress
-from netctl.explanation import Explanation
-from netctl.walk import Packet, Place
+from netctl.explain.explanation import Explanation
+from netctl.explain.walk import Packet, Place
 from proxy.addresses.kernel import local_addresses
 from proxy.conntrack.kernel import flows
 from proxy.frontends import Protocol

@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from netctl.walk import Packet, Step, Verdict
-from netctl.walk_hooks import Outcome
-from netctl.walk_iptables import GATES
+from netctl.explain.walk import Packet, Step, Verdict
+from netctl.explain.walk_hooks import Outcome
+from netctl.explain.walk_iptables import GATES
 
 NAMED_CHAIN = re.compile(r"-[0-9a-f]{16}-([a-z0-9.-]+/[a-z0-9.-]+)/(?:tcp|udp|sctp)/\d+$")
 """A chain that only one frontend has, by proxy.nftables.names."""

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from itertools import chain
 
-from netctl.findings import Finding
-from netctl.host_facts import HostFacts, Json, is_ours, vxlan
-from netctl.judge_rules import judge_rules
+from netctl.findings.finding import Finding
+from netctl.findings.host_facts import HostFacts, Json, is_ours, vxlan
+from netctl.findings.judge_rules import judge_rules
 
 STRICT = 1
 CONNTRACK_SHARE = 0.9

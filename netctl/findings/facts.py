@@ -14,7 +14,7 @@ from typing import Any
 
 from controlloop.command import CommandError, clean_environment, find
 from controlloop.family import Family
-from netctl.host_facts import (
+from netctl.findings.host_facts import (
     Frontend,
     HostFacts,
     Table,

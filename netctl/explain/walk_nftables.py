@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from controlloop.nft.listing import type_text
-from netctl.nft_statements import DECISIVE, Way, Ways, act, told
-from netctl.nft_values import Values
-from netctl.walk import OURS, BaseChain, Branch, NoMatchError, Notes, Packet, Sight, Unsure, Verdict, scaled
+from netctl.explain.nft_statements import DECISIVE, Way, Ways, act, told
+from netctl.explain.nft_values import Values
+from netctl.explain.walk import OURS, BaseChain, Branch, NoMatchError, Notes, Packet, Sight, Unsure, Verdict, scaled
 
 OUR_DIGEST = re.compile(r" #[0-9a-f]{8}$")
 NAT_PRIORITY = {"prerouting": -100, "output": -100, "input": 100, "postrouting": 100}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from controlloop.errors import OperatorError
 from controlloop.family import Family
-from netctl.findings import Finding
+from netctl.findings.finding import Finding
 from subnet_alloc.codec import MalformedError, parse_config, parse_lease
 from subnet_alloc.model import Lease
 

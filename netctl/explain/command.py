@@ -14,14 +14,14 @@ from controlloop.client import UnreachableError, get_json
 from controlloop.command import CommandError
 from controlloop.errors import OperatorError
 from controlloop.family import Family, IPAddress
-from netctl.explain_kernel import KernelSight
-from netctl.explain_rules import RuleReader
-from netctl.explanation import WIDTH, Explanation
-from netctl.flow_words import THIS_NODE, Target, read_target
+from netctl.explain.explanation import WIDTH, Explanation
+from netctl.explain.flow_words import THIS_NODE, Target, read_target
+from netctl.explain.kernel import KernelSight
+from netctl.explain.rules import RuleReader
+from netctl.explain.walk import Notes, Packet, Place
+from netctl.explain.walk_hooks import Journey
+from netctl.explain.walk_overlay import hop
 from netctl.output import render_document
-from netctl.walk import Notes, Packet, Place
-from netctl.walk_hooks import Journey
-from netctl.walk_overlay import hop
 from proxy.frontends import ANY_NODE_ADDRESS
 
 OK, FINDING, UNREACHABLE, NOT_ALLOWED = 0, 1, 3, 5
@@ -37,7 +37,7 @@ def explain(source: str, destination: str, form: str, run_dir: Path, *, verify: 
     try:
         explanation = explained(source, read_target(destination), run_dir)
         if verify:
-            from netctl.verify import verified  # noqa: PLC0415
+            from netctl.explain.verify import verified  # noqa: PLC0415
 
             explanation.verified = verified(explanation)
     except PermissionError as error:

@@ -1,0 +1,1 @@
+"""Writes Services into a store: etcd, or a directory of manifests."""
