@@ -10,10 +10,11 @@ from typing import Any
 
 import click
 
-from controlloop.client import UnreachableError, get_json
+from controlloop.client import UnreachableError
 from controlloop.command import CommandError
 from controlloop.errors import OperatorError
 from controlloop.family import Family, IPAddress
+from netctl.exit_codes import FINDING, OK, REFUSED, UNREACHABLE
 from netctl.explain.explanation import WIDTH, Explanation
 from netctl.explain.flow_words import THIS_NODE, Target, read_target
 from netctl.explain.kernel import KernelSight
@@ -21,10 +22,10 @@ from netctl.explain.rules import RuleReader
 from netctl.explain.walk import Notes, Packet, Place
 from netctl.explain.walk_hooks import Journey
 from netctl.explain.walk_overlay import hop
+from netctl.node import PROXY, Node
 from netctl.output import render_document
 from proxy.frontends import ANY_NODE_ADDRESS
 
-OK, FINDING, UNREACHABLE, NOT_ALLOWED = 0, 1, 3, 5
 UNSPECIFIED: Mapping[Family, IPAddress] = {Family.V4: IPv4Address(0), Family.V6: IPv6Address(0)}
 ENDLESS = 10_000
 """Columns, for a script that looks for words."""
@@ -32,10 +33,10 @@ ALLOCATIONS = ("/run/cni/networks", "/var/lib/cni/networks")
 """Where the plugin host-local notes which container has an address: a file for each, with the container's id."""
 
 
-def explain(source: str, destination: str, form: str, run_dir: Path, *, verify: bool = False) -> int:
+def explain(source: str, destination: str, form: str, node: Node, *, verify: bool = False) -> int:
     """Print what becomes of the packet. Exit code 1: it does not arrive."""
     try:
-        explanation = explained(source, read_target(destination), run_dir)
+        explanation = explained(source, read_target(destination), node)
         if verify:
             from netctl.explain.verify import verified  # noqa: PLC0415
 
@@ -56,7 +57,7 @@ def explain(source: str, destination: str, form: str, run_dir: Path, *, verify: 
 
 def refuse(message: str) -> int:
     click.echo(f"netctl: {' '.join(message.split())}", err=True)
-    return NOT_ALLOWED
+    return REFUSED
 
 
 def shown(explanation: Explanation, form: str) -> str:
@@ -67,10 +68,10 @@ def shown(explanation: Explanation, form: str) -> str:
     return explanation.render(ENDLESS if form == "wide" else min(WIDTH, get_terminal_size().columns))
 
 
-def explained(source: str, target: Target, run_dir: Path) -> Explanation:
+def explained(source: str, target: Target, node: Node) -> Explanation:
     """UnreachableError when only netproxy could say what the target is."""
     caller = None if source in THIS_NODE else address_of(source)
-    place, protocol, frontend = resolved(target, caller, run_dir)
+    place, protocol, frontend = resolved(target, caller, node)
     family = Family.of(place.address)
     if caller is not None and Family.of(caller) is not family:
         raise OperatorError(f"explain: {caller} and {place.address} are of two families; want both of one")
@@ -78,8 +79,8 @@ def explained(source: str, target: Target, run_dir: Path) -> Explanation:
         packet = first_packet(sight, caller, place, protocol)
         notes = Notes()
         outcomes = Journey(list(RuleReader(family, sight).rulesets()), sight, notes).travel(packet)
-        live, found = (True, frontend) if frontend else owner(sight, packet, run_dir)
-        peers = listed_peers(run_dir)
+        live, found = (True, frontend) if frontend else owner(sight, packet, node)
+        peers = listed_peers(node)
         hops = {each: hop(each.packet.to.address, each.route, sight, peers) for each in outcomes}
     return Explanation(packet, outcomes, notes, hops, found, live)
 
@@ -121,11 +122,11 @@ def address_of(name: str) -> IPAddress:
     )
 
 
-def resolved(target: Target, caller: IPAddress | None, run_dir: Path) -> tuple[Place, str, Mapping[str, Any] | None]:
+def resolved(target: Target, caller: IPAddress | None, node: Node) -> tuple[Place, str, Mapping[str, Any] | None]:
     """Where to, over what, and netproxy's description where that was asked for it."""
     if target.address is not None:
         return Place(target.address, int(target.port)), target.protocol or "tcp", None
-    listed = frontends(run_dir, f"/frontends-of/{target.service}")
+    listed = frontends(node, f"/frontends-of/{target.service}")
     fitting = [one for one in listed if fits(one, target)]
     family = Family.of(caller) if caller else None
     for one in sorted(fitting, key=lambda each: each["scope"] != "ClusterIP"):
@@ -146,31 +147,31 @@ def fits(frontend: Mapping[str, Any], target: Target) -> bool:
 # -- the daemons ------------------------------------------------------------------------------------------------------
 
 
-def frontends(run_dir: Path, page: str) -> Sequence[Mapping[str, Any]]:
-    items: Sequence[Mapping[str, Any]] = get_json(run_dir / "netproxy.sock", page)["items"]
+def frontends(node: Node, page: str) -> Sequence[Mapping[str, Any]]:
+    items: Sequence[Mapping[str, Any]] = node.page(PROXY, page)["items"]
     return items
 
 
-def owner(sight: KernelSight, packet: Packet, run_dir: Path) -> tuple[bool, Mapping[str, Any] | None]:
+def owner(sight: KernelSight, packet: Packet, node: Node) -> tuple[bool, Mapping[str, Any] | None]:
     """Whether netproxy answers, and the frontend that was called."""
     addresses = [packet.to.address]
     if sight.is_local(packet.to.address):
         addresses.append(ANY_NODE_ADDRESS[packet.family])
     try:
         for address in addresses:
-            if found := frontends(run_dir, f"/frontends/{address}/{packet.protocol}/{packet.to.port}"):
+            if found := frontends(node, f"/frontends/{address}/{packet.protocol}/{packet.to.port}"):
                 return True, found[0]
     except UnreachableError:
         return False, None
     return True, None
 
 
-def listed_peers(run_dir: Path) -> list[Mapping[str, Any]]:
+def listed_peers(node: Node) -> list[Mapping[str, Any]]:
     """Of all agents that answer."""
     found: list[Mapping[str, Any]] = []
-    for path in sorted(run_dir.glob("netagent*.sock")):
+    for agent in (daemon for daemon in node.daemons if daemon != PROXY):
         try:
-            found += get_json(path, "/peers")["items"]
+            found += node.page(agent, "/peers")["items"]
         except UnreachableError:
             continue
     return found

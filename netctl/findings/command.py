@@ -3,17 +3,17 @@
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import click
 
 from controlloop.etcd_settings import EtcdSettings
 from controlloop.printable import escaped
+from netctl.exit_codes import FINDING, OK, UNREACHABLE
 from netctl.findings.catalogue import CATALOGUE
 from netctl.findings.finding import Finding, explained, footer, ordered, render, verdict
+from netctl.node import Node
 from netctl.output import API_VERSION, Column, Listing, render_document, render_listing
-from netctl.status import FINDING, OK, UNREACHABLE
 
 ALL_CODES = "CODES"
 
@@ -79,11 +79,11 @@ def check_host() -> Report:
     return report("host", judge_host(facts), looked_at, unread)
 
 
-def check_net(run_dir: Path) -> Report:
+def check_net(node: Node) -> Report:
     from netctl.findings.judge_net import judge_net  # noqa: PLC0415
     from netctl.findings.net_facts import read_net  # noqa: PLC0415
 
-    facts, unread = read_net(run_dir)
+    facts, unread = read_net(node)
     looked_at = f"{len(facts.peers)} peers, {len(facts.pings)} pinged; {len(facts.calls)} Services called"
     return report("net", judge_net(facts), looked_at, unread)
 

@@ -11,12 +11,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from controlloop.client import UnreachableError, get_json
+from controlloop.client import UnreachableError
 from controlloop.command import CommandError, run
 from netctl.findings.facts import Reader, read_frontends, read_iptables, route_mtu
 from netctl.findings.host_facts import Frontend
 from netctl.findings.judge_net import NetFacts, Ping
-from netctl.status import agents
+from netctl.node import PROXY, Node
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -28,17 +28,17 @@ HEADERS = {4: 28, 6: 48}
 """Bytes of IP and ICMP before what ping counts."""
 
 
-def read_net(run_dir: Path) -> tuple[NetFacts, list[str]]:
+def read_net(node: Node) -> tuple[NetFacts, list[str]]:
     """The facts, and what could not be read."""
     reader = Reader()
-    peers = [peer for agent in agents(run_dir) for peer in read_peers(reader, run_dir, agent)]
+    peers = [peer for agent in node.daemons if agent != PROXY for peer in read_peers(reader, node, agent)]
     frontends = [each for each in read_frontends(read_iptables(reader, Path("/"))) if is_callable(each)]
     return asyncio.run(ask(peers, spread(frontends, SERVICES))), reader.unread
 
 
-def read_peers(reader: Reader, run_dir: Path, agent: str) -> list[Mapping[str, Any]]:
+def read_peers(reader: Reader, node: Node, agent: str) -> list[Mapping[str, Any]]:
     try:
-        return list(get_json(run_dir / f"{agent}.sock", "/peers")["items"])
+        return list(node.page(agent, "/peers")["items"])
     except UnreachableError as error:
         reader.unread.append(f"peers: {agent} does not answer ({error})")
         return []

@@ -8,7 +8,7 @@ import yaml
 from test_netctl_status import NETAGENT, NETPROXY, answering, status_of
 
 from controlloop.flags import run_command
-from netctl.get import leases, peers
+from netctl.get.agent_lists import leases, peers
 from netctl.main import netctl
 from netctl.output import render_listing
 
@@ -119,27 +119,27 @@ def test_no_form_lets_foreign_text_move_the_cursor(form):
     ],
 )
 def test_the_exit_code_says_whether_a_peer_is_wrong(tmp_path, monkeypatch, capsys, items, code):
-    monkeypatch.setattr("netctl.main.runtime_directory", lambda: tmp_path)
+    monkeypatch.setattr("netctl.node.runtime_directory", lambda: tmp_path)
     with answering(tmp_path / "netagent.sock", {"items": items}):
         assert run_command(netctl, ["peers"]) == code
     assert capsys.readouterr().out.startswith("PEER")
 
 
 def test_a_skipped_lease_is_a_finding(tmp_path, monkeypatch):
-    monkeypatch.setattr("netctl.main.runtime_directory", lambda: tmp_path)
+    monkeypatch.setattr("netctl.node.runtime_directory", lambda: tmp_path)
     with answering(tmp_path / "netagent.sock", {"items": [lease(skipped="no")]}):
         assert run_command(netctl, ["leases", "-o", "name"]) == 1
 
 
 def test_another_agent_of_the_node_is_asked_by_its_number(tmp_path, monkeypatch):
-    monkeypatch.setattr("netctl.main.runtime_directory", lambda: tmp_path)
+    monkeypatch.setattr("netctl.node.runtime_directory", lambda: tmp_path)
     with answering(tmp_path / "netagent2.sock", {"items": [peer()]}):
         assert run_command(netctl, ["peers", "--instance", "2", "-o", "name"]) == 0
 
 
 @pytest.mark.parametrize("command", ["peers", "leases"])
 def test_an_agent_that_does_not_answer_is_one_line_and_3(tmp_path, monkeypatch, capsys, command):
-    monkeypatch.setattr("netctl.main.runtime_directory", lambda: tmp_path)
+    monkeypatch.setattr("netctl.node.runtime_directory", lambda: tmp_path)
     assert run_command(netctl, [command]) == 3
     said = capsys.readouterr()
     assert said.out == ""

@@ -8,8 +8,10 @@ from threading import Thread
 
 import pytest
 
+from netctl.exit_codes import FINDING, OK, UNREACHABLE
 from netctl.findings.finding import age
-from netctl.status import FINDING, OK, UNREACHABLE, read_status
+from netctl.node import LiveNode
+from netctl.status.node_status import read_status
 
 NETAGENT = {
     "node": "node-a",
@@ -55,7 +57,7 @@ def status_of(run_dir, **documents):
     with ExitStack() as daemons:
         for name, document in documents.items():
             daemons.enter_context(answering(run_dir / f"{name}.sock", document))
-        return read_status(run_dir)
+        return read_status(LiveNode(run_dir))
 
 
 def skipping(document, name, reason):
@@ -133,11 +135,11 @@ def test_each_overlay_of_the_node_has_an_agent_of_its_own(tmp_path):
     assert [line.split()[0] for line in found.render().splitlines()[1:4]] == ["netagent", "netagent2", "netproxy"]
     [finding] = found.findings
     assert (finding.code, finding.object, finding.next) == ("NN102", "netagent2", "journalctl -u netagent@2 -n 50")
-    assert read_status(tmp_path).findings[1].evidence.startswith("netagent2 does not answer")
+    assert read_status(LiveNode(tmp_path)).findings[1].evidence.startswith("netagent2 does not answer")
 
 
 def test_a_node_without_daemons_has_no_name(tmp_path):
-    found = read_status(tmp_path / "nowhere")
+    found = read_status(LiveNode(tmp_path / "nowhere"))
     assert found.exit_code == UNREACHABLE
     assert found.render().startswith("this node: 2 findings\n")
 

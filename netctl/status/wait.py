@@ -1,22 +1,22 @@
 """`netctl wait`: until this node's daemons hold what they should, for scripts and units."""
 
 import time
-from pathlib import Path
 
 import click
 
+from netctl.exit_codes import OK, TIMED_OUT
 from netctl.findings.finding import Finding, ordered
-from netctl.status import OK, read_status
+from netctl.node import Node
+from netctl.status.node_status import read_status
 
-TIMED_OUT = 4
 PERIOD_S = 0.1
 
 
-def wait_until_ready(run_dir: Path, timeout_s: float) -> int:
+def wait_until_ready(node: Node, timeout_s: float) -> int:
     """Exit code 0, or 4 when the time is over; then one line says what is still missing."""
     deadline = time.monotonic() + timeout_s
     while True:
-        status = read_status(run_dir)
+        status = read_status(node)
         if status.is_ready:
             return OK
         if time.monotonic() + PERIOD_S > deadline:

@@ -1,19 +1,16 @@
 """`netctl status`: the verdict first, then each daemon, then whatever is wrong."""
 
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from controlloop.client import UnreachableError, get_json
+from controlloop.client import UnreachableError
 from controlloop.printable import escaped
+from netctl.exit_codes import FINDING, OK, UNREACHABLE
 from netctl.findings.finding import Finding, age, footer, ordered, render, verdict
 from netctl.findings.judge_daemons import judge_agent, judge_proxy, silent
+from netctl.node import PROXY, Node
 from netctl.output import API_VERSION, render_document
-
-OK, FINDING, UNREACHABLE = 0, 1, 3
-"""Exit codes: all is well; something is wrong; a daemon did not answer, so the answer is incomplete."""
 
 
 @dataclass(slots=True)
@@ -26,6 +23,8 @@ class NodeStatus:
     """What each one said; None for one that does not answer."""
     details: list[str] = field(default_factory=list)
     """For who wants to know more."""
+    now: float = 0.0
+    """When it was read."""
 
     @property
     def is_ready(self) -> bool:
@@ -56,18 +55,18 @@ class NodeStatus:
         found = ordered(self.findings)
         yield f"{escaped(self.node) or 'this node'}: {verdict(found)}"
         yield from map(escaped, self.lines)
-        yield from render(found, time.time(), wide=wide)
+        yield from render(found, self.now, wide=wide)
         if found:
             yield footer(found)
         if wide:
             yield from map(escaped, self.details)
 
 
-def read_status(run_dir: Path) -> NodeStatus:
-    status = NodeStatus()
-    for daemon in (*agents(run_dir), "netproxy"):
+def read_status(node: Node) -> NodeStatus:
+    status = NodeStatus(now=node.now)
+    for daemon in node.daemons:
         try:
-            add(status, daemon, get_json(run_dir / f"{daemon}.sock", "/status"))
+            add(status, daemon, node.page(daemon, "/status"))
         except UnreachableError as error:
             status.daemons[daemon] = None
             status.lines.append(f"  {daemon:9} no answer")
@@ -78,22 +77,16 @@ def read_status(run_dir: Path) -> NodeStatus:
     return status
 
 
-def agents(run_dir: Path) -> list[str]:
-    """Those that ran since the node started, by the locks that they left: one for each overlay."""
-    return sorted(path.stem for path in run_dir.glob("netagent*.lock")) or ["netagent"]
-
-
 def add(status: NodeStatus, daemon: str, document: Mapping[str, Any]) -> None:
-    is_proxy = daemon == "netproxy"
-    describe, judge = (describe_netproxy, judge_proxy) if is_proxy else (describe_netagent, judge_agent)
+    describe, judge = (describe_netproxy, judge_proxy) if daemon == PROXY else (describe_netagent, judge_agent)
     status.node, status.daemons[daemon] = document["node"], document
     ready = "ready" if document["ready"] else "NOT READY"
-    status.lines.append(f"  {daemon:9} {ready:9} {', '.join(describe(document))}")
+    status.lines.append(f"  {daemon:9} {ready:9} {', '.join(describe(document, status.now))}")
     status.findings += judge(daemon, document)
-    status.details += details(daemon, document)
+    status.details += details(daemon, document, status.now)
 
 
-def details(daemon: str, document: Mapping[str, Any]) -> Iterator[str]:
+def details(daemon: str, document: Mapping[str, Any], now: float) -> Iterator[str]:
     yield f"  {daemon:9} version {document.get('version', 'unknown')}"
     repaired = document.get("repairs") or {
         name: each.get("repaired", 0) for name, each in document.get("rules", {}).items()
@@ -104,10 +97,11 @@ def details(daemon: str, document: Mapping[str, Any]) -> Iterator[str]:
     if flows := document.get("flows_forgotten"):
         yield f"  {daemon:9} forgot {flows} flows that led nowhere"
     if last := document.get("last_reconcile"):
-        yield f"  {daemon:9} reconciled {age(time.time() - last['at'])} ago in {last['took_ms']} ms"
+        yield f"  {daemon:9} reconciled {age(now - last['at'])} ago in {last['took_ms']} ms"
 
 
-def describe_netagent(document: Mapping[str, Any]) -> Iterator[str]:
+def describe_netagent(document: Mapping[str, Any], now: float) -> Iterator[str]:
+    del now  # nothing of an agent has an age here
     yield f"lease {document['lease'] or 'none'}"
     yield from document["devices"]
     yield f"{document['peers']} peers"
@@ -115,10 +109,10 @@ def describe_netagent(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"waits for {document['waiting_for']}"
 
 
-def describe_netproxy(document: Mapping[str, Any]) -> Iterator[str]:
+def describe_netproxy(document: Mapping[str, Any], now: float) -> Iterator[str]:
     yield f"{document['mode']} mode"
     yield f"{document['services']} services"
     yield f"{document['endpoints']} endpoints"
     last = max((rules["last_sync"] for rules in document["rules"].values()), default=0)
     if last:
-        yield f"synced {age(time.time() - last)} ago"
+        yield f"synced {age(now - last)} ago"

@@ -1,4 +1,4 @@
-"""`netctl lab`: a cluster on this machine, in network namespaces only."""
+"""`netctl lab`, which the package lab does."""
 
 import sys
 import time
@@ -57,12 +57,13 @@ def down(name: str) -> int:
 def status(name: str) -> int:
     """Each node of the lab, as `netctl status` shows it there."""
     from lab.cluster import attach  # noqa: PLC0415
-    from netctl.status import read_status  # noqa: PLC0415
+    from netctl.node import LiveNode  # noqa: PLC0415
+    from netctl.status.node_status import read_status  # noqa: PLC0415
 
     cluster = lab_errors(lambda: attach(name))
     worst = 0
     for node in cluster.nodes:
-        found = read_status(node.run_dir / "nodenet")
+        found = read_status(LiveNode(node.run_dir / "nodenet"))
         found.node = found.node or node.name
         click.echo(found.render())
         worst = max(worst, found.exit_code)

@@ -1,25 +1,24 @@
 """`netctl leases` and `netctl peers`: the lists that the agent keeps, as a table or a document."""
 
-import time
-from pathlib import Path
 from typing import Any
 
 import click
 
-from controlloop.client import UnreachableError, get_json
+from controlloop.client import UnreachableError
+from netctl.exit_codes import FINDING, OK, UNREACHABLE
 from netctl.findings.finding import age
+from netctl.node import Node
 from netctl.output import Column, Item, Listing, render_listing
-from netctl.status import FINDING, OK, UNREACHABLE
 
 
-def show(run_dir: Path, agent: str, page: str, form: str) -> int:
+def show(node: Node, agent: str, page: str, form: str) -> int:
     """Print one of this agent's lists. Exit code 1: something in it is wrong; 3: the agent does not answer."""
     try:
-        items = get_json(run_dir / f"{agent}.sock", f"/{page}")["items"]
+        items = node.page(agent, f"/{page}")["items"]
     except UnreachableError as error:
         click.echo(f"netctl: {agent} does not answer ({error})", err=True)
         return UNREACHABLE
-    listing = peers(items, time.time()) if page == "peers" else leases(items)
+    listing = peers(items, node.now) if page == "peers" else leases(items)
     if text := render_listing(listing, form):
         click.echo(text)
     is_wrong = is_wrong_peer if page == "peers" else is_wrong_lease

@@ -1,0 +1,25 @@
+"""`netctl explain`."""
+
+import click
+
+from netctl.options import OUTPUT, node_of
+
+
+@click.command()
+@click.argument("ends", nargs=-1, required=True, metavar="[SOURCE] DESTINATION")
+@click.option("--verify", is_flag=True, help="Send one packet, and compare.")
+@OUTPUT
+def explain(ends: tuple[str, ...], *, verify: bool, form: str) -> int:
+    """Say what becomes of a packet on this node, and why, without sending it.
+
+    SOURCE is an address, a pod of this node, or - for this node itself. DESTINATION is ADDRESS:PORT, [IPV6]:PORT or
+    NAMESPACE/SERVICE[:PORT], with /udp or /sctp behind it when it is not TCP.
+
+    Exit code 0: it arrives; 1: it is dropped or refused; 3: netproxy does not answer, and it alone knows the Service;
+    5: the rules may not be read.
+    """
+    from netctl.explain.command import explain as show  # noqa: PLC0415
+
+    if len(ends) > 2:
+        raise click.UsageError(f"explain: {ends[2]!r} is too much; want [SOURCE] DESTINATION")
+    return show(ends[0] if len(ends) == 2 else "-", ends[-1], form, node_of(None), verify=verify)

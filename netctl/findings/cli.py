@@ -1,0 +1,62 @@
+"""`netctl check` and `netctl help`."""
+
+import click
+
+from netctl.options import OUTPUT, etcd_of, node_of, on_etcd
+
+
+@click.group()
+def check() -> None:
+    """Look for faults before they hurt: in the host, between the nodes, in the store.
+
+    Exit code 0: none; 1: a finding; 3: something could not be looked at.
+    """
+
+
+@check.command()
+@OUTPUT
+def host(form: str) -> int:
+    """Kernel, sysctls, devices, sockets, and rules of other programs. Changes nothing; needs root."""
+    from netctl.findings.command import check_host, show  # noqa: PLC0415
+
+    return show(check_host(), form)
+
+
+@check.command()
+@OUTPUT
+def net(form: str) -> int:
+    """Do peers and Services answer this node? Sends a few pings, and one connection to each of some ClusterIPs."""
+    from netctl.findings.command import check_net, show  # noqa: PLC0415
+
+    return show(check_net(node_of(None)), form)
+
+
+@check.command()
+@on_etcd("/coreos.com/network")
+@OUTPUT
+def etcd(form: str, **settings: str) -> int:
+    """Is the store of leases safe, and does what stands in it make sense? Only reads."""
+    from netctl.findings.command import check_etcd, show  # noqa: PLC0415
+
+    return show(check_etcd(etcd_of(settings)), form)
+
+
+@click.command("help")
+@click.argument("topic", required=False, metavar="[CODE|COMMAND]")
+@OUTPUT
+@click.pass_context
+def help_(context: click.Context, topic: str | None, form: str) -> int:
+    """What a finding's code means and what to do: `netctl help NN104`. `netctl help codes` lists them."""
+    root = context.find_root()
+    program = root.command
+    assert isinstance(program, click.Group)
+    if command := program if topic is None else program.commands.get(topic):
+        click.echo(command.get_help(click.Context(command, info_name=topic, parent=root) if topic else root))
+        return 0
+    from netctl.findings.command import is_code, show_code  # noqa: PLC0415
+
+    code = (topic or "").upper()
+    if not is_code(code):
+        raise click.BadParameter(f"{topic!r} is no code and no command; `netctl help codes` lists the codes")
+    show_code(code, form)
+    return 0

@@ -1,0 +1,1 @@
+"""`netctl lab`: a cluster on this machine, in network namespaces only."""

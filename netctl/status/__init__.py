@@ -1,0 +1,1 @@
+"""Is this node's network healthy, and if not, where first?"""
