@@ -90,17 +90,19 @@ FARM_WAYS = {
 
 AT_ONCE = ("net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.eth0.accept_dad=0")
 """A new IPv6 address is of use without a second of asking whether somebody else has it."""
+EVERY_REFUSAL = (
+    "net.ipv4.icmp_ratelimit=0",
+    "net.ipv4.icmp_msgs_burst=10000",
+    "net.ipv4.icmp_msgs_per_sec=10000",
+    "net.ipv6.icmp.ratelimit=0",
+)
+"""Each one is judged, so none may be withheld by the kernel's limits, of a node or of a pod that does not listen."""
 NODE_SYSCTLS = (
     "net.ipv4.ip_forward=1",
     "net.ipv6.conf.all.forwarding=1",
     "net.ipv4.conf.all.rp_filter=0",
     "net.ipv4.conf.default.rp_filter=0",
     "net.ipv4.conf.eth0.rp_filter=0",
-    # Each refusal is judged, so none may be withheld by the kernel's limit.
-    "net.ipv4.icmp_ratelimit=0",
-    "net.ipv4.icmp_msgs_burst=10000",
-    "net.ipv4.icmp_msgs_per_sec=10000",
-    "net.ipv6.icmp.ratelimit=0",
 )
 SYSCTLS = {
     "client": (
@@ -144,13 +146,13 @@ def build(name: str) -> Network:
 
 def _extend(network: Network) -> None:
     for host in ("client", *LINK):
-        set_sysctls(network.namespace(host), (*AT_ONCE, *SYSCTLS[host]))
+        set_sysctls(network.namespace(host), (*AT_ONCE, *EVERY_REFUSAL, *SYSCTLS[host]))
         ip("-n", network.namespace(host), batch=["link set eth0 down", "link set eth0 up"])
     ip(batch=_cables(network))
     for node in LINK:
         ip("-n", network.namespace(node), batch=_node_lines(node))
     for pod, addresses in PODS.items():
-        set_sysctls(network.namespace(pod), AT_ONCE)
+        set_sysctls(network.namespace(pod), (*AT_ONCE, *EVERY_REFUSAL))
         ip("-n", network.namespace(pod), batch=_pod_lines(pod, addresses))
     ip("-n", network.namespace("client"), batch=_client_lines())
     for host, way in FARM_WAYS.items():
