@@ -110,6 +110,7 @@ class Agent:
         self._unannounced = asyncio.Event()
         status.roster = self._roster
         status.firewall, status.monitor = surroundings.firewall, surroundings.monitor
+        status.config = surroundings.config
 
     async def run(self) -> None:
         around = self._around

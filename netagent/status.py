@@ -17,11 +17,13 @@ from netagent.finding import Finding
 from netagent.firewall.firewall import Firewall
 from netagent.healing import Healing
 from netagent.monitor import Monitor
+from netagent.network_page import network_document
 from netagent.overlay import Overlay
 from netagent.probing.findings import PathFinding
 from netagent.probing.prober import Prober
 from netagent.roster import Roster, leases_document, peers_document
 from netagent.state import Key
+from subnet_alloc.model import NetworkConfig
 
 STALE_S = 5.0
 """So long a watch may be down before we say that we may have missed something: a server that restarts is no news."""
@@ -61,6 +63,8 @@ class Status:
     """What is desired; counted only when somebody asks."""
     roster: Callable[[], Roster | None] = lambda: None
     """All leases beside what of them is in the kernel; None before our own is held."""
+    config: NetworkConfig | None = None
+    """What the registry says about the whole network; None before it was read."""
     prober: Prober | None = None
     lease_at: float = 0.0
     """When our lease was acquired, in seconds since the epoch."""
@@ -84,6 +88,7 @@ class Status:
             "/readyz": self.readyz,
             "/leases": lambda: json_answer(leases_document(self.roster())),
             "/peers": lambda: json_answer(self.peers_document()),
+            "/network": lambda: json_answer(network_document(self.config)),
         }
 
     def reconciled(self, last: LastReconcile) -> None:
