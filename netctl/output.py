@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from controlloop.printable import escaped
+from netctl.colour import Paint, State, plain
 
 API_VERSION = "nodenet.io/v1alpha1"
 FORMATS = ("table", "wide", "json", "yaml", "name")
@@ -26,6 +27,8 @@ class Column:
     """Numbers."""
     wide: bool = False
     """Only with `-o wide`."""
+    state: Callable[[Item], State | None] | None = None
+    """Which colour the cell has, if it speaks of a state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +44,13 @@ class Listing:
         return {"apiVersion": API_VERSION, "kind": self.kind, "items": list(self.items)}
 
 
-def render_listing(listing: Listing, form: str) -> str:
+def render_listing(listing: Listing, form: str, paint: Paint = plain) -> str:
     """Empty for a list without items where only names are asked for."""
     if form in ("json", "yaml"):
         return render_document(listing.document, form)
     if form == "name":
         return "\n".join(escaped(listing.name(item)) for item in listing.items)
-    return table([column for column in listing.columns if form == "wide" or not column.wide], listing.items)
+    return table([column for column in listing.columns if form == "wide" or not column.wide], listing.items, paint)
 
 
 def render_document(document: Mapping[str, Any], form: str) -> str:
@@ -61,10 +64,14 @@ def render_document(document: Mapping[str, Any], form: str) -> str:
     return json.dumps(document, indent=2)
 
 
-def table(columns: Sequence[Column], items: Sequence[Item]) -> str:
-    rows = [[column.title for column in columns], *([cell(column, item) for column in columns] for item in items)]
-    widths = [max(len(row[index]) for row in rows) for index in range(len(columns))]
-    return "\n".join(line(columns, row, widths) for row in rows)
+def table(columns: Sequence[Column], items: Sequence[Item], paint: Paint = plain) -> str:
+    texts = [[cell(column, item) for column in columns] for item in items]
+    widths = [max(map(len, column)) for column in zip([column.title for column in columns], *texts, strict=True)]
+    rows = [[padded(column, column.title, width) for column, width in zip(columns, widths, strict=True)]]
+    for item, row in zip(items, texts, strict=True):
+        cells = zip(columns, row, widths, strict=True)
+        rows.append([painted(column, item, padded(column, text, width), paint) for column, text, width in cells])
+    return "\n".join(GAP.join(row).rstrip() for row in rows)
 
 
 def cell(column: Column, item: Item) -> str:
@@ -72,9 +79,10 @@ def cell(column: Column, item: Item) -> str:
     return NOTHING if value is None or value == "" else escaped(str(value))
 
 
-def line(columns: Sequence[Column], row: Sequence[str], widths: Sequence[int]) -> str:
-    padded = (
-        text.rjust(width) if column.right else text.ljust(width)
-        for column, text, width in zip(columns, row, widths, strict=True)
-    )
-    return GAP.join(padded).rstrip()
+def padded(column: Column, text: str, width: int) -> str:
+    return text.rjust(width) if column.right else text.ljust(width)
+
+
+def painted(column: Column, item: Item, text: str, paint: Paint) -> str:
+    state = column.state(item) if column.state else None
+    return paint(text, state) if state else text

@@ -9,6 +9,7 @@ import click
 
 from controlloop.etcd_settings import EtcdSettings
 from controlloop.printable import escaped
+from netctl.colour import Paint, State, painter, plain
 from netctl.exit_codes import FINDING, OK, UNREACHABLE
 from netctl.findings.catalogue import CATALOGUE
 from netctl.findings.finding import Finding, explained, footer, ordered, render, verdict
@@ -32,20 +33,20 @@ class Report:
     def exit_code(self) -> int:
         return UNREACHABLE if self.unread else FINDING if self.findings else OK
 
-    def shown(self, form: str) -> str:
+    def shown(self, form: str, paint: Paint = plain) -> str:
         """In one of output.FORMATS."""
         if form in ("json", "yaml"):
             return render_document(self.document(), form)
         if form == "name":
             return "\n".join(escaped(f"finding/{each.code}") for each in self.findings)
-        return "\n".join(self.lines(wide=form == "wide"))
+        return "\n".join(self.lines(paint, wide=form == "wide"))
 
-    @property
-    def verdict(self) -> str:
+    def verdict(self, paint: Paint) -> str:
         """Nothing found where not everything was looked at is not `ok`."""
         if not self.unread:
-            return verdict(self.findings)
-        return f"{verdict(self.findings)}, incomplete" if self.findings else "incomplete"
+            return verdict(self.findings, paint)
+        incomplete = paint("incomplete", State.DEGRADED)
+        return f"{verdict(self.findings, paint)}, {incomplete}" if self.findings else incomplete
 
     def document(self) -> dict[str, Any]:
         return {
@@ -57,9 +58,9 @@ class Report:
             "unread": list(self.unread),
         }
 
-    def lines(self, *, wide: bool) -> Iterator[str]:
-        yield f"{self.subject}: {self.verdict} ({self.looked_at})"
-        yield from render(self.findings, time.time(), wide=wide)
+    def lines(self, paint: Paint, *, wide: bool) -> Iterator[str]:
+        yield f"{self.subject}: {self.verdict(paint)} ({self.looked_at})"
+        yield from render(self.findings, time.time(), wide=wide, paint=paint)
         yield from (f"  ? {escaped(line)}" for line in self.unread)
         if self.findings:
             yield footer(self.findings)
@@ -101,7 +102,7 @@ def check_etcd(settings: EtcdSettings) -> Report:
 
 
 def show(found: Report, form: str) -> int:
-    if text := found.shown(form):
+    if text := found.shown(form, painter()):
         click.echo(text)
     return found.exit_code
 

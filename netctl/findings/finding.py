@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from controlloop.printable import escaped
+from netctl.colour import Paint, State, plain
 from netctl.findings.catalogue import CATALOGUE, Entry
 
 WIDTH = 80
@@ -46,15 +47,17 @@ def ordered(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(set(findings), key=lambda each: (each.code, each.object, each.evidence))
 
 
-def verdict(findings: Sequence[Finding]) -> str:
-    return "ok" if not findings else f"{len(findings)} finding{'s' * (len(findings) > 1)}"
+def verdict(findings: Sequence[Finding], paint: Paint = plain) -> str:
+    return paint(counted(len(findings), "finding"), State.FAILED) if findings else paint("ok", State.OK)
 
 
-def render(findings: Iterable[Finding], now: float, *, wide: bool = False) -> Iterator[str]:
+def render(findings: Iterable[Finding], now: float, *, wide: bool = False, paint: Paint = plain) -> Iterator[str]:
     """Lines for people, 80 columns wide where no single word is longer. `wide` tells what to do as well."""
     for finding in findings:
         since = "" if finding.since is None else f", for {age(max(0.0, now - finding.since))}"
-        yield from wrapped("  ! ", f"{finding.code} {finding.entry.title}: {escaped(finding.object)}{since}")
+        title = wrapped("  ! ", f"{finding.code} {finding.entry.title}: {escaped(finding.object)}{since}")
+        yield title[0].replace("!", paint("!", State.FAILED), 1)
+        yield from title[1:]
         yield from wrapped("      ", escaped(finding.evidence))
         if wide:
             yield from wrapped("      do: ", finding.entry.action)
@@ -84,6 +87,11 @@ def wrapped(lead: str, text: str) -> list[str]:
         break_long_words=False,
         break_on_hyphens=False,
     )
+
+
+def counted(number: int, noun: str) -> str:
+    """1 peer, 2 peers."""
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def age(seconds: float) -> str:

@@ -5,10 +5,13 @@ from typing import Any
 import click
 
 from controlloop.client import UnreachableError
+from netctl.colour import State, painter
 from netctl.exit_codes import FINDING, OK, UNREACHABLE
 from netctl.findings.finding import age
 from netctl.node import Node
 from netctl.output import Column, Item, Listing, render_listing
+
+PATH_STATES = {"reachable": State.OK, "lost": State.FAILED, "mtu": State.DEGRADED, "silent": State.STALE}
 
 
 def show(node: Node, agent: str, page: str, form: str) -> int:
@@ -19,7 +22,7 @@ def show(node: Node, agent: str, page: str, form: str) -> int:
         click.echo(f"netctl: {agent} does not answer ({error})", err=True)
         return UNREACHABLE
     listing = peers(items, node.now) if page == "peers" else leases(items)
-    if text := render_listing(listing, form):
+    if text := render_listing(listing, form, painter()):
         click.echo(text)
     is_wrong = is_wrong_peer if page == "peers" else is_wrong_lease
     return FINDING if any(map(is_wrong, items)) else OK
@@ -29,8 +32,8 @@ def peers(items: list[Item], now: float) -> Listing:
     columns = (
         Column("PEER", lambda item: item["key"]),
         Column("PUBLIC IP", lambda item: item["public_ips"][0] if item["public_ips"] else None),
-        Column("IN KERNEL", lambda item: "yes" if item["programmed"] else "no"),
-        Column("PATH", path_text),
+        Column("IN KERNEL", lambda item: "yes" if item["programmed"] else "no", state=programmed_state),
+        Column("PATH", path_text, state=path_state),
         Column("RTT MS", lambda item: None if item["rtt_ms"] is None else f"{item['rtt_ms']:.2f}", right=True),
         Column("SINCE", lambda item: since(item["lost_since"] or item["large_lost_since"], now), right=True),
         Column("SUBNETS", lambda item: ",".join(item["subnets"]), wide=True),
@@ -49,7 +52,7 @@ def leases(items: list[Item]) -> Listing:
         Column("PUBLIC IP", lambda item: item["public_ips"][0] if item["public_ips"] else None),
         Column("BACKEND", lambda item: item["backend"]),
         Column("EXPIRES", lambda item: "yes" if item["expires"] else "no"),
-        Column("STATE", lease_state),
+        Column("STATE", lease_state, state=lambda item: State.FAILED if item["skipped"] else None),
         Column("SUBNETS", lambda item: ",".join(item["subnets"]), wide=True),
         Column("ALL PUBLIC IPS", lambda item: ",".join(item["public_ips"]), wide=True),
         Column("REVISION", lambda item: item["revision"], right=True, wide=True),
@@ -61,6 +64,14 @@ def leases(items: list[Item]) -> Listing:
 def path_text(item: Item) -> Any:
     """What probes say; `mtu`: small packets arrive, full ones do not."""
     return "mtu" if item["large_lost_since"] else item["reach"]
+
+
+def path_state(item: Item) -> State | None:
+    return PATH_STATES.get(path_text(item))
+
+
+def programmed_state(item: Item) -> State:
+    return State.OK if item["programmed"] else State.FAILED
 
 
 def lease_state(item: Item) -> str:

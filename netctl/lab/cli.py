@@ -57,6 +57,7 @@ def down(name: str) -> int:
 def status(name: str) -> int:
     """Each node of the lab, as `netctl status` shows it there."""
     from lab.cluster import attach  # noqa: PLC0415
+    from netctl.colour import painter  # noqa: PLC0415
     from netctl.node import LiveNode  # noqa: PLC0415
     from netctl.status.node_status import read_status  # noqa: PLC0415
 
@@ -65,7 +66,7 @@ def status(name: str) -> int:
     for node in cluster.nodes:
         found = read_status(LiveNode(node.run_dir / "nodenet"))
         found.node = found.node or node.name
-        click.echo(found.render())
+        click.echo(found.render(painter()))
         worst = max(worst, found.exit_code)
     for node_name, pod in cluster.spec.all_pods:
         click.echo(f"{pod} on {node_name}: {cluster.pod_address(pod)}")

@@ -2,21 +2,37 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from controlloop.client import UnreachableError
 from controlloop.printable import escaped
+from netctl.colour import Paint, State, plain
 from netctl.exit_codes import FINDING, OK, UNREACHABLE
-from netctl.findings.finding import Finding, age, footer, ordered, render, verdict
+from netctl.findings.finding import Finding, age, counted, footer, ordered, render, verdict
 from netctl.findings.judge_daemons import judge_agent, judge_proxy, silent
 from netctl.node import PROXY, Node
 from netctl.output import API_VERSION, render_document
+
+READY, NOT_READY, SILENT = "ready", "NOT READY", "no answer"
+
+
+class Line(NamedTuple):
+    """Of one daemon."""
+
+    daemon: str
+    state: str
+    """READY, NOT_READY or SILENT."""
+    text: str = ""
+
+    def shown(self, paint: Paint) -> str:
+        state = paint(f"{self.state:9}", State.OK if self.state == READY else State.FAILED)
+        return f"  {self.daemon:9} {state} {escaped(self.text)}".rstrip()
 
 
 @dataclass(slots=True)
 class NodeStatus:
     node: str = ""
-    lines: list[str] = field(default_factory=list)
+    lines: list[Line] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     exit_code: int = OK
     daemons: dict[str, Any] = field(default_factory=dict)
@@ -30,13 +46,13 @@ class NodeStatus:
     def is_ready(self) -> bool:
         return all(document and document["ready"] for document in self.daemons.values())
 
-    def shown(self, form: str) -> str:
+    def shown(self, form: str, paint: Paint = plain) -> str:
         """In one of output.FORMATS."""
         if form == "name":
             return escaped(f"node/{self.node}" if self.node else "")
         if form in ("json", "yaml"):
             return render_document(self.document(), form)
-        return "\n".join(self.rendered(wide=form == "wide"))
+        return "\n".join(self.rendered(wide=form == "wide", paint=paint))
 
     def document(self) -> dict[str, Any]:
         return {
@@ -48,14 +64,14 @@ class NodeStatus:
             **self.daemons,
         }
 
-    def render(self) -> str:
-        return "\n".join(self.rendered(wide=False))
+    def render(self, paint: Paint = plain) -> str:
+        return "\n".join(self.rendered(wide=False, paint=paint))
 
-    def rendered(self, *, wide: bool) -> Iterator[str]:
+    def rendered(self, *, wide: bool, paint: Paint = plain) -> Iterator[str]:
         found = ordered(self.findings)
-        yield f"{escaped(self.node) or 'this node'}: {verdict(found)}"
-        yield from map(escaped, self.lines)
-        yield from render(found, self.now, wide=wide)
+        yield f"{escaped(self.node) or 'this node'}: {verdict(found, paint)}"
+        yield from (line.shown(paint) for line in self.lines)
+        yield from render(found, self.now, wide=wide, paint=paint)
         if found:
             yield footer(found)
         if wide:
@@ -69,7 +85,7 @@ def read_status(node: Node) -> NodeStatus:
             add(status, daemon, node.page(daemon, "/status"))
         except UnreachableError as error:
             status.daemons[daemon] = None
-            status.lines.append(f"  {daemon:9} no answer")
+            status.lines.append(Line(daemon, SILENT))
             status.findings.append(silent(daemon, str(error)))
             status.exit_code = UNREACHABLE
     if status.findings and status.exit_code == OK:
@@ -80,8 +96,8 @@ def read_status(node: Node) -> NodeStatus:
 def add(status: NodeStatus, daemon: str, document: Mapping[str, Any]) -> None:
     describe, judge = (describe_netproxy, judge_proxy) if daemon == PROXY else (describe_netagent, judge_agent)
     status.node, status.daemons[daemon] = document["node"], document
-    ready = "ready" if document["ready"] else "NOT READY"
-    status.lines.append(f"  {daemon:9} {ready:9} {', '.join(describe(document, status.now))}")
+    state = READY if document["ready"] else NOT_READY
+    status.lines.append(Line(daemon, state, ", ".join(describe(document, status.now))))
     status.findings += judge(daemon, document)
     status.details += details(daemon, document, status.now)
 
@@ -104,15 +120,15 @@ def describe_netagent(document: Mapping[str, Any], now: float) -> Iterator[str]:
     del now  # nothing of an agent has an age here
     yield f"lease {document['lease'] or 'none'}"
     yield from document["devices"]
-    yield f"{document['peers']} peers"
+    yield counted(document["peers"], "peer")
     if document["waiting_for"]:
         yield f"waits for {document['waiting_for']}"
 
 
 def describe_netproxy(document: Mapping[str, Any], now: float) -> Iterator[str]:
     yield f"{document['mode']} mode"
-    yield f"{document['services']} services"
-    yield f"{document['endpoints']} endpoints"
+    yield counted(document["services"], "service")
+    yield counted(document["endpoints"], "endpoint")
     last = max((rules["last_sync"] for rules in document["rules"].values()), default=0)
     if last:
         yield f"synced {age(now - last)} ago"
