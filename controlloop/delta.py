@@ -95,7 +95,10 @@ class Ledger(Generic[Owner, K, V]):
                 self._others[key] = self._others.get(key, 0) + 1
             if old != value:
                 self.objects[key] = value
-                delta.record(key, old, value)
+                if old is None and key not in delta.drop:
+                    delta.put[key] = value  # as `record` would, at a start a hundred thousand times
+                else:
+                    delta.record(key, old, value)
         for key in before - objects.keys():
             self._release(key, delta)
 

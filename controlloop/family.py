@@ -16,7 +16,7 @@ class Family(Enum):
 
     @classmethod
     def of(cls, value: IPAddress | IPNetwork) -> "Family":
-        return cls(value.version)
+        return cls.V4 if value.version == 4 else cls.V6
 
     @property
     def bits(self) -> int:

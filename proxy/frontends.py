@@ -21,6 +21,9 @@ class Protocol(Enum):
     UDP = "udp"
     SCTP = "sctp"
 
+    # As Family's: it is a part of many keys.
+    __hash__ = object.__hash__
+
     @property
     def number(self) -> int:
         """Assigned by IANA (protocol-numbers)."""

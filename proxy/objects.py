@@ -45,6 +45,9 @@ class Kind(Enum):
     ENDPOINT_SLICE = "EndpointSlice"
     ENDPOINTS = "Endpoints"
 
+    # As Family's: it is a part of many keys.
+    __hash__ = object.__hash__
+
 
 class ObjectName(Struct, frozen=True, order=True, gc=False):
     namespace: str

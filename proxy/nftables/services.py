@@ -40,14 +40,15 @@ class FrontendPlan:
         self._frontend = frontend
         self._callers = callers
         self._objects = objects
-        self._ip = frontend.family.nft
+        self._family = frontend.family
+        self._ip = self._family.nft
         self._is_node_port = frontend.scope is Scope.NODE_PORT
 
     def collect(self) -> None:
         frontend = self._frontend
         place = f"{frontend.protocol.value} . {frontend.port}"
         if not self._is_node_port:
-            address = host(frontend.family, int(frontend.address))
+            address = host(self._family, int(frontend.address))
             place = f"{address} . {place}"
             if frontend.scope is Scope.CLUSTER_IP:
                 self._element(names.CLUSTER_IPS, address)
@@ -67,7 +68,7 @@ class FrontendPlan:
 
     def _restrict(self, place: str) -> None:
         """Frontends with the same sources share the chain that drops all others."""
-        if networks := networks_text(self._frontend.family, self._frontend.sources):
+        if networks := networks_text(self._family, self._frontend.sources):
             rule = labelled("who may connect", f"{self._ip} saddr != {networks} drop")
             self._element(names.SOURCES, place, f"goto {self._chain(names.named('sources', networks), rule)}")
 
@@ -88,18 +89,19 @@ class FrontendPlan:
     def _destination(self, endpoints: Sequence[Endpoint], first_slot: int = 0) -> Destination:
         for endpoint in endpoints:
             if endpoint.is_local:
-                address = host(self._frontend.family, int(endpoint.address))
+                address = host(self._family, int(endpoint.address))
                 self._element(names.HAIRPIN, f"{address} . {address}")
-        selection = select(self._frontend.family, self._frontend.balance, endpoints)
+        selection = select(self._family, self._frontend.balance, endpoints)
         if self._frontend.affinity_s:
             return self._remembering(selection, first_slot)
         return self._forgetting(selection, first_slot)
 
     def _forgetting(self, selection: Selection, first_slot: int) -> Destination:
         container = names.endpoints_map(self._frontend.protocol, is_node_port=self._is_node_port)
+        slots_of, family = self._slots_of(), self._family
         for slot, endpoint in enumerate(selection.slots, first_slot):
-            target = f"{host(self._frontend.family, int(endpoint.address))} . {endpoint.port}"
-            self._element(container, f"{self._slots_of} . {slot}", target)
+            target = f"{host(family, int(endpoint.address))} . {endpoint.port}"
+            self._element(container, f"{slots_of} . {slot}", target)
         text = f"dnat {self._ip} to {self._drawn(selection, first_slot)} map @{container}"
         rule = labelled(f"one of {len(selection.slots)}, {selection.how}", text)
         return Destination(self._destination_name(selection, first_slot), (rule,))
@@ -121,23 +123,22 @@ class FrontendPlan:
 
     def _memory(self, endpoint: Endpoint) -> tuple[str, str]:
         """The chain that remembers a client and sends it to the endpoint, and its set of clients."""
-        frontend, address_type = self._frontend, ADDRESS_TYPE[self._frontend.family]
+        frontend, address_type = self._frontend, ADDRESS_TYPE[self._family]
         chain, clients = names.of_endpoint(frontend, endpoint)
         declaration = f"type {address_type}; flags dynamic,timeout; size {MOST_CLIENTS}"
         self._objects[Key("container", clients)] = Container("set", address_type, declaration, is_dynamic=True)
-        address = host(frontend.family, int(endpoint.address))
-        target = f"{address}:{endpoint.port}" if frontend.family is Family.V4 else f"[{address}]:{endpoint.port}"
+        address = host(self._family, int(endpoint.address))
+        target = f"{address}:{endpoint.port}" if self._family is Family.V4 else f"[{address}]:{endpoint.port}"
         remember = f"update @{clients} {{ {self._ip} saddr timeout {frontend.affinity_s}s }}"
         dnat = f"meta l4proto {frontend.protocol.value} dnat {self._ip} to {target}"
         # Two rules: the first one ends when the set is full, and the client is to be served all the same.
         self._chain(chain, labelled("remember the client", remember), labelled("to the endpoint", dnat))
         return chain, clients
 
-    @property
     def _slots_of(self) -> str:
         """What the keys of this frontend's slots begin with."""
         port = str(self._frontend.port)
-        return port if self._is_node_port else f"{host(self._frontend.family, int(self._frontend.address))} . {port}"
+        return port if self._is_node_port else f"{host(self._family, int(self._frontend.address))} . {port}"
 
     def _drawn(self, selection: Selection, first_slot: int) -> str:
         """The expression that yields the key of a slot."""
