@@ -9,12 +9,13 @@ import click
 
 from controlloop.etcd_settings import EtcdSettings
 from controlloop.printable import escaped
-from netctl.colour import Paint, State, painter, plain
+from netctl.colour import Paint, State, plain
 from netctl.exit_codes import FINDING, OK, UNREACHABLE
 from netctl.findings.catalogue import CATALOGUE
 from netctl.findings.finding import Finding, explained, footer, ordered, render, verdict
 from netctl.node import Node
 from netctl.output import API_VERSION, Column, Listing, render_document, render_listing
+from netctl.terminal import painter
 
 ALL_CODES = "CODES"
 

@@ -5,11 +5,12 @@ from typing import Any
 import click
 
 from controlloop.client import UnreachableError
-from netctl.colour import State, painter
+from netctl.colour import State
 from netctl.exit_codes import FINDING, OK, UNREACHABLE
 from netctl.findings.finding import age
 from netctl.node import Node
 from netctl.output import Column, Item, Listing, render_listing
+from netctl.terminal import painter
 
 PATH_STATES = {"reachable": State.OK, "lost": State.FAILED, "mtu": State.DEGRADED, "silent": State.STALE}
 

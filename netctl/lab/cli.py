@@ -57,9 +57,9 @@ def down(name: str) -> int:
 def status(name: str) -> int:
     """Each node of the lab, as `netctl status` shows it there."""
     from lab.cluster import attach  # noqa: PLC0415
-    from netctl.colour import painter  # noqa: PLC0415
     from netctl.node import LiveNode  # noqa: PLC0415
     from netctl.status.node_status import read_status  # noqa: PLC0415
+    from netctl.terminal import painter  # noqa: PLC0415
 
     cluster = lab_errors(lambda: attach(name))
     worst = 0

@@ -15,8 +15,8 @@ def status(form: str, bundle: Path | None) -> int:
 
     Exit code 0: all is well; 1: a finding; 3: a daemon does not answer.
     """
-    from netctl.colour import painter  # noqa: PLC0415
     from netctl.status.node_status import read_status  # noqa: PLC0415
+    from netctl.terminal import painter  # noqa: PLC0415
 
     found = read_status(node_of(bundle))
     if text := found.shown(form, painter()):
