@@ -14,7 +14,15 @@ class UnreachableError(Exception):
 
 
 def get_json(path: Path, page: str) -> Any:
-    """GET a page that is one JSON document. The daemon closes the connection behind its answer."""
+    """GET a page that is one JSON document. UnreachableError for everything else."""
+    try:
+        return msgspec.json.decode(get(path, page))
+    except msgspec.DecodeError as error:
+        raise UnreachableError(f"{path}: not JSON: {error}") from None
+
+
+def get(path: Path, page: str) -> bytes:
+    """GET a page. The daemon closes the connection behind its answer. UnreachableError unless it is a 200."""
     request = f"GET {page} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(TIMEOUT_S)
@@ -28,7 +36,4 @@ def get_json(path: Path, page: str) -> Any:
     first_line = head.partition(b"\r\n")[0].decode(errors="replace")
     if first_line.split()[1:2] != ["200"]:
         raise UnreachableError(f"{path}: {first_line or 'an empty answer'}")
-    try:
-        return msgspec.json.decode(body)
-    except msgspec.DecodeError as error:
-        raise UnreachableError(f"{path}: not JSON: {error}") from None
+    return body

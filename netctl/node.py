@@ -2,7 +2,7 @@
 
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,14 +40,22 @@ class Node(Protocol):
     def text(self, path: str) -> str:
         """A file. OSError when it cannot be read."""
 
+    def texts(self, pattern: str) -> Mapping[str, str]:
+        """The files that a pattern of glob(7) stands for, by path, sorted; without those that cannot be read."""
+
+    def kernel(self, question: str) -> Any:
+        """What no program prints: one of netctl.kernel.QUESTIONS. OSError when the kernel refuses to answer."""
+
 
 class LiveNode:
     """The node, or network namespace, that this process is in."""
 
     is_live = True
 
-    def __init__(self, run_dir: Path | None = None) -> None:
+    def __init__(self, run_dir: Path | None = None, root: Path = Path("/")) -> None:
+        """`run_dir` has the daemons' sockets; files are looked for below `root`."""
         self._run_dir = run_dir or runtime_directory()
+        self._root = root
 
     @property
     def now(self) -> float:
@@ -58,8 +66,11 @@ class LiveNode:
         agents = sorted(path.stem for path in self._run_dir.glob("netagent*.lock"))
         return [*(agents or ["netagent"]), PROXY]
 
+    def socket(self, daemon: str) -> Path:
+        return self._run_dir / f"{daemon}.sock"
+
     def page(self, daemon: str, page: str) -> Any:
-        return get_json(self._run_dir / f"{daemon}.sock", page)
+        return get_json(self.socket(daemon), page)
 
     def output(self, *argv: str) -> bytes:
         try:
@@ -78,4 +89,21 @@ class LiveNode:
         return done.stdout
 
     def text(self, path: str) -> str:
-        return Path(path).read_text(errors="replace")
+        return self._below_root(path).read_text(errors="replace")
+
+    def texts(self, pattern: str) -> Mapping[str, str]:
+        found = {}
+        for path in sorted(self._root.glob(pattern.lstrip("/"))):
+            try:
+                found[f"/{path.relative_to(self._root)}"] = path.read_text(errors="replace")
+            except OSError:
+                continue
+        return found
+
+    def kernel(self, question: str) -> Any:
+        from netctl.kernel import QUESTIONS  # noqa: PLC0415 - most commands do without
+
+        return QUESTIONS[question]()
+
+    def _below_root(self, path: str) -> Path:
+        return self._root / path.lstrip("/")
