@@ -1,5 +1,6 @@
 """The command line. Each command imports what it needs when it runs, so that --help is quick."""
 
+import os
 import sys
 
 import click
@@ -11,29 +12,61 @@ from netctl.explain.cli import explain
 from netctl.findings.cli import check, help_
 from netctl.get.cli import get, leases, peers
 from netctl.lab.cli import lab
+from netctl.reference.cli import commands, completion, man
 from netctl.status.cli import status, wait
 
-COMMANDS: tuple[click.Command, ...] = (
-    *(status, wait, get, leases, peers),
-    *(explain,),
-    *(check, help_),
-    *(apply, delete),
-    lab,
-)
+COMMANDS: dict[str, tuple[click.Command, ...]] = {
+    "See what is there": (status, get, leases, peers),
+    "Ask where packets go": (explain,),
+    "Look for faults": (check, help_, wait),
+    "Change Services": (apply, delete),
+    "Try it": (lab,),
+    "Netctl itself": (commands, completion, man),
+}
+SUMMARY = 62
+"""Characters of a command's first sentence that fit a line of 80."""
+INTERNAL_ERROR = 70
+"""EX_SOFTWARE of sysexits.h."""
+TRACEBACK = "NODENET_TRACEBACK"
 
 
-@click.group()
+class Titled(click.Group):
+    """Lists its commands under the titles of COMMANDS."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        for title, each in COMMANDS.items():
+            with formatter.section(title):
+                formatter.write_dl([(command.name or "", command.get_short_help_str(SUMMARY)) for command in each])
+
+
+@click.group(cls=Titled, invoke_without_command=True)
 @click.version_option(__version__, prog_name="netctl")
-def netctl() -> None:
-    """See what a node's network does, give it Services, and try it in a lab."""
+@click.pass_context
+def netctl(context: click.Context) -> int:
+    """See what a node's network does, ask it why, give it Services, and try it in a lab.
+
+    Without a command: status.
+    """
+    if context.invoked_subcommand is not None:
+        return 0
+    shown: int = context.invoke(status, form="table", bundle=None)
+    return shown
 
 
-for command in COMMANDS:
+for command in (command for each in COMMANDS.values() for command in each):
     netctl.add_command(command)
 
 
 def main() -> None:
-    sys.exit(run_command(netctl))
+    try:
+        sys.exit(run_command(netctl))
+    except Exception as error:
+        if os.environ.get(TRACEBACK):
+            raise
+        kind = type(error).__name__
+        print(f"netctl: a fault of netctl itself: {kind}: {error} ({TRACEBACK}=1 shows where)", file=sys.stderr)
+        sys.exit(INTERNAL_ERROR)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ ETCD = (
 INSTANCE = click.option(
     "--instance",
     type=click.IntRange(0, LAST_INSTANCE),
+    metavar="NUMBER",
     default=0,
     show_default=True,
     envvar="NODENET_INSTANCE",

@@ -36,10 +36,10 @@ def on_store(command: Callable[..., int]) -> Callable[..., int]:
 )
 @click.option("--service-node-port-range", "ports", metavar="FIRST-LAST", default="", help="Default: 30000-32767")
 def apply(files: tuple[Path, ...], manifests: Path | None, addresses: str, ports: str, **etcd: str) -> int:
-    """Write the Services, EndpointSlices and Endpoints of manifests into etcd.
+    """Write the Services and endpoints of manifests into etcd.
 
-    Everything is read and checked before the first object is written. `-f -` reads standard input; a folder stands
-    for all manifests in it. A Service without an address or node port is given one, and keeps it. The ranges may also
+    Services, EndpointSlices and Endpoints are understood. Everything is read and checked before the first object is
+    written. `-f -` reads standard input; a folder stands for all manifests in it. A Service without an address or node port is given one, and keeps it. The ranges may also
     stand in the key PREFIX/config: {"serviceClusterIPRange": "10.96.0.0/12", "serviceNodePortRange": "30000-32767"}.
     """
     from netctl.apply.objects import Ranges, Target, apply_manifests  # noqa: PLC0415
@@ -50,7 +50,7 @@ def apply(files: tuple[Path, ...], manifests: Path | None, addresses: str, ports
 @click.command()
 @on_store
 def delete(files: tuple[Path, ...], manifests: Path | None, **etcd: str) -> int:
-    """Delete the Services, EndpointSlices and Endpoints of manifests from etcd."""
+    """Delete the Services and endpoints of manifests from etcd."""
     from netctl.apply.objects import Target, delete_manifests  # noqa: PLC0415
 
     return delete_manifests(files, Target(etcd_of(etcd), manifests))

@@ -10,7 +10,7 @@ from netctl.options import OUTPUT, node_of
 @click.option("--verify", is_flag=True, help="Send one packet, and compare.")
 @OUTPUT
 def explain(ends: tuple[str, ...], *, verify: bool, form: str) -> int:
-    """Say what becomes of a packet on this node, and why, without sending it.
+    """What becomes of a packet on this node, and why; sends nothing.
 
     SOURCE is an address, a pod of this node, or - for this node itself. DESTINATION is ADDRESS:PORT, [IPV6]:PORT or
     NAMESPACE/SERVICE[:PORT], with /udp or /sctp behind it when it is not TCP.

@@ -7,7 +7,7 @@ from netctl.options import OUTPUT, etcd_of, node_of, on_etcd
 
 @click.group()
 def check() -> None:
-    """Look for faults before they hurt: in the host, between the nodes, in the store.
+    """Look for faults before they hurt: host, network, store.
 
     Exit code 0: none; 1: a finding; 3: something could not be looked at.
     """
@@ -16,7 +16,10 @@ def check() -> None:
 @check.command()
 @OUTPUT
 def host(form: str) -> int:
-    """Kernel, sysctls, devices, sockets, and rules of other programs. Changes nothing; needs root."""
+    """Kernel, sysctls, devices, sockets, rules of other programs.
+
+    Changes nothing; needs root.
+    """
     from netctl.findings.command import check_host, show  # noqa: PLC0415
 
     return show(check_host(), form)
@@ -25,7 +28,10 @@ def host(form: str) -> int:
 @check.command()
 @OUTPUT
 def net(form: str) -> int:
-    """Do peers and Services answer this node? Sends a few pings, and one connection to each of some ClusterIPs."""
+    """Do peers and Services answer this node?
+
+    Sends a few pings, and one connection to each of some ClusterIPs.
+    """
     from netctl.findings.command import check_net, show  # noqa: PLC0415
 
     return show(check_net(node_of(None)), form)
@@ -35,7 +41,10 @@ def net(form: str) -> int:
 @on_etcd("/coreos.com/network")
 @OUTPUT
 def etcd(form: str, **settings: str) -> int:
-    """Is the store of leases safe, and does what stands in it make sense? Only reads."""
+    """Is the store of leases safe, and does it make sense?
+
+    Only reads.
+    """
     from netctl.findings.command import check_etcd, show  # noqa: PLC0415
 
     return show(check_etcd(etcd_of(settings)), form)
@@ -46,7 +55,10 @@ def etcd(form: str, **settings: str) -> int:
 @OUTPUT
 @click.pass_context
 def help_(context: click.Context, topic: str | None, form: str) -> int:
-    """What a finding's code means and what to do: `netctl help NN104`. `netctl help codes` lists them."""
+    """What a finding's code means and what to do.
+
+    `netctl help NN104`; `netctl help codes` lists them; `netctl help explain` is that command's help.
+    """
     root = context.find_root()
     program = root.command
     assert isinstance(program, click.Group)

@@ -17,7 +17,7 @@ def get() -> None:
 @OUTPUT
 @FROM
 def leases(instance: int, form: str, bundle: Path | None) -> int:
-    """Who has which pod subnet, as this node's agent reads the registry.
+    """Who has which pod subnet, as this node reads the registry.
 
     Exit code 0: all is well; 1: some are skipped; 3: the agent does not answer.
     """
@@ -29,9 +29,10 @@ def leases(instance: int, form: str, bundle: Path | None) -> int:
 @OUTPUT
 @FROM
 def peers(instance: int, form: str, bundle: Path | None) -> int:
-    """The other nodes: what leads to them, and whether they answer over the overlay.
+    """The other nodes: what leads to them, and whether they answer.
 
     PATH is `reachable`, `lost`, `mtu` when only small packets arrive, and `silent` for who never answered, as flanneld.
+
     Exit code 0: all is well; 1: one is lost or not in the kernel; 3: the agent does not answer.
     """
     return shown(instance, "peers", form, bundle)

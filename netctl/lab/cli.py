@@ -16,15 +16,22 @@ NAME = click.option("--name", default="lab", show_default=True, help="Which lab.
 
 @click.group()
 def lab() -> None:
-    """A whole cluster on this machine: nodes, pods, a client and etcd as network namespaces. Needs root."""
+    """A whole cluster on this machine, in network namespaces.
+
+    Nodes, pods, a client and etcd. Needs root.
+    """
 
 
 @lab.command()
 @NAME
-@click.option("--nodes", type=click.IntRange(1, 250), default=3, show_default=True)
+@click.option("--nodes", type=click.IntRange(1, 250), default=3, show_default=True, help="How many.")
 @click.option("--pods", type=click.IntRange(0, 100), default=2, show_default=True, help="Pods on each node.")
-@click.option("--mode", type=click.Choice(["iptables", "nftables"]), default="iptables", show_default=True)
-@click.option("--balance", type=click.Choice(["random", "round-robin"]), default="random", show_default=True)
+@click.option(
+    "--mode", type=click.Choice(["iptables", "nftables"]), default="iptables", show_default=True, help="Of netproxy."
+)
+@click.option(
+    "--balance", type=click.Choice(["random", "round-robin"]), default="random", show_default=True, help="Of netproxy."
+)
 def up(name: str, nodes: int, pods: int, mode: str, balance: str) -> int:
     """Bring a lab up and leave it running."""
     from lab.cluster import can_run  # noqa: PLC0415
@@ -78,7 +85,10 @@ def status(name: str) -> int:
 @click.argument("host")
 @click.argument("argv", nargs=-1, type=click.UNPROCESSED)
 def exec(name: str, host: str, argv: tuple[str, ...]) -> NoReturn:  # noqa: A001 - the command's name
-    """Run a program on a host of the lab: `netctl lab exec node-2 -- ip route`. Without one: a shell."""
+    """Run a program on a host of the lab, or a shell.
+
+    `netctl lab exec node-2 -- ip route`
+    """
     from lab.cluster import attach  # noqa: PLC0415
     from lab.topology import ETCD_URL  # noqa: PLC0415
 

@@ -28,7 +28,7 @@ def status(form: str, bundle: Path | None) -> int:
 @click.option("--for", "goal", type=click.Choice(["ready"]), default="ready", show_default=True, help="What for.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(0), default=30.0, show_default=True, help="Seconds.")
 def wait(goal: str, timeout_s: float) -> int:
-    """Wait until this node's daemons are ready: the kernel holds what it should.
+    """Wait until the kernel holds what it should.
 
     Exit code 0: so it is; 4: not in time.
     """
