@@ -81,6 +81,10 @@ class Ledger(Generic[Owner, K, V]):
     def owners(self) -> Iterator[Owner]:
         return iter(self._keys)
 
+    def owned(self) -> dict[Owner, tuple[K, ...]]:
+        """Who wants which objects now; nobody changes it any more."""
+        return dict(self._keys)
+
     def of(self, owner: Owner) -> Mapping[K, V]:
         return {key: self.objects[key] for key in self._keys.get(owner, ())}
 

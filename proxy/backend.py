@@ -1,6 +1,6 @@
 """What is asked of a way to turn frontends into rules; nftables/ and iptables/ are the two answers."""
 
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from controlloop.command import CommandError
@@ -20,6 +20,10 @@ class Planner(Protocol[K, V]):
     @property
     def objects(self) -> Mapping[K, V]:
         """The whole desired state, the constant part included."""
+        ...
+
+    def owned(self) -> Iterable[tuple[ServiceName | None, Sequence[tuple[str, ...]]]]:
+        """Who wants which of `objects` as they are now (None: no Service); may be read while they go on changing."""
         ...
 
     def replace(self, service: ServiceName, frontends: Sequence[Frontend], delta: Delta[K, V]) -> None:

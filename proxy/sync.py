@@ -130,6 +130,14 @@ class RuleSync(Generic[K, V]):
         """All objects that the kernel should hold."""
         return self._planner.objects
 
+    def owned(self) -> Iterable[tuple[ServiceName | None, Sequence[tuple[str, ...]]]]:
+        """See proxy.backend.Planner."""
+        return self._planner.owned()
+
+    @property
+    def backend(self) -> RuleBackend[K, V]:
+        return self._backend
+
     @property
     def watched(self) -> bool:
         return self._watch is not None

@@ -5,7 +5,7 @@ takes is refused in the filter table. The semantics are those of kube-proxy's ip
 """
 
 from collections import ChainMap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from controlloop.delta import Delta, Ledger
 from controlloop.iptables.chains import Key, Rules
@@ -50,6 +50,14 @@ class IptablesPlanner:
     @property
     def objects(self) -> Mapping[Key, Rules]:
         return ChainMap(self._chains.objects, *(tree.objects for tree in self._trees.values()))
+
+    def owned(self) -> Iterable[tuple[Owner, Sequence[tuple[str, str]]]]:
+        """Rules that hang in trees stand for themselves, as (table, rule): their chains are everybody's."""
+        chains, leaves = self._chains.owned(), self._leaves.owned()
+        return (
+            (owner, [*chains.get(owner, ()), *((root.table, rule) for root, rule in leaves.get(owner, ()))])
+            for owner in chains.keys() | leaves.keys()
+        )
 
     def replace(self, service: ServiceName, frontends: Sequence[Frontend], delta: Delta[Key, Rules]) -> None:
         """See proxy.backend.Planner. The cost is that of this Service's rules and of the chains on its paths."""

@@ -10,7 +10,7 @@ Pure. The number of rules does not depend on the number of services: constant.py
         -> ...-affinity-...: one chain for each such frontend; it asks the memories of its endpoints first
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from controlloop.delta import Delta, Ledger
 from controlloop.nft.state import Key, Value
@@ -39,6 +39,9 @@ class NftablesPlanner:
     @property
     def objects(self) -> Mapping[Key, Value]:
         return self._ledger.objects
+
+    def owned(self) -> Iterable[tuple[ServiceName | None, Sequence[Key]]]:
+        return self._ledger.owned().items()
 
     def replace(self, service: ServiceName, frontends: Sequence[Frontend], delta: Delta[Key, Value]) -> None:
         if frontends:
