@@ -40,7 +40,7 @@ class Following(Generic[T]):
         self._unheard_s = unheard_s
         self._reason = ""
         self._after: Any = None
-        self._backoff = Backoff()
+        self._outages, self._gaps = Backoff(), Backoff()
 
     @property
     def away(self) -> str:
@@ -57,9 +57,10 @@ class Following(Generic[T]):
                         yield step
             except CompactedError as error:
                 self._after = None
-                await self._pause(began, f"{self._subject} are listed again", error)
+                # This server answers: it is not made to wait for as long as the outage before has taught us to.
+                await self._pause(self._gaps, began, f"{self._subject} are listed again", error)
             except UnavailableError as error:
-                await self._pause(began, f"{self._subject} are not followed", error)
+                await self._pause(self._outages, began, f"{self._subject} are not followed", error)
 
     async def _steps(self) -> AsyncGenerator[T, None]:
         if self._after is None:
@@ -74,11 +75,12 @@ class Following(Generic[T]):
                 self._after, self._reason = change.revision, ""
                 yield change
 
-    async def _pause(self, began: float, event: str, error: Exception) -> None:
+    async def _pause(self, backoff: Backoff, began: float, event: str, error: Exception) -> None:
         # A server that takes every watch and drops it at once is asked ever more slowly all the same.
-        if asyncio.get_running_loop().time() - began > self._backoff.limit:
-            self._backoff.reset()
-        wait_s = self._backoff.next()
+        if asyncio.get_running_loop().time() - began > backoff.limit:
+            self._outages.reset()
+            self._gaps.reset()
+        wait_s = backoff.next()
         # An outage of hours is a line or two, not one for each try.
         tell = log.debug if str(error) == self._reason else log.warning
         tell(event, error=error, retry_in_s=round(wait_s, 1))

@@ -95,6 +95,18 @@ async def test_who_takes_every_watch_and_drops_it_is_asked_ever_more_slowly(capl
     assert [record.fields["retry_in_s"] for record in caplog.records] == [0.1, 0.2]
 
 
+async def test_a_gap_behind_an_outage_is_listed_without_the_pauses_of_the_outage(caplog):
+    outage = [[UnavailableError("refused")]] * 3
+    caplog.set_level("DEBUG")
+    await Scripted([Step(1)], *outage, [CompactedError("restored")], [Step(0)]).take(2)
+    assert [record.fields["retry_in_s"] for record in caplog.records] == [0.1, 0.2, 0.4, 0.1]
+
+
+async def test_a_store_with_a_gap_behind_every_listing_is_asked_ever_more_slowly(caplog):
+    await Scripted(*[[Step(1)], [CompactedError("gone")]] * 3, [Step(1)]).take(4)
+    assert [record.fields["retry_in_s"] for record in caplog.records] == [0.1, 0.2, 0.4]
+
+
 async def test_an_outage_is_one_line_however_long_it_lasts(caplog):
     await Scripted(*[[UnavailableError("refused")]] * 4, [Step(1)]).take(1)
     assert caplog.messages == ["things are not followed"]
