@@ -21,11 +21,11 @@ def get_json(path: Path, page: str) -> Any:
         raise UnreachableError(f"{path}: not JSON: {error}") from None
 
 
-def get(path: Path, page: str) -> bytes:
+def get(path: Path, page: str, timeout_s: float = TIMEOUT_S) -> bytes:
     """GET a page. The daemon closes the connection behind its answer. UnreachableError unless it is a 200."""
     request = f"GET {page} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(TIMEOUT_S)
+        connection.settimeout(timeout_s)
         try:
             connection.connect(str(path))
             connection.sendall(request)

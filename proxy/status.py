@@ -13,6 +13,7 @@ from controlloop.onset import Onsets
 from controlloop.skips import SkippedLog
 from proxy.config import Settings, shown
 from proxy.conntrack.keeper import FlowKeeper
+from proxy.frontend_listing import every_frontend
 from proxy.frontend_pages import FrontendPages
 from proxy.frontends import Frontend, ServiceName
 from proxy.health_checks import HealthChecks
@@ -79,6 +80,7 @@ class ProxyStatus:
             "/healthz": lambda: self._counted("healthz", self.liveness.healthz()),
             "/livez": lambda: self._counted("livez", self.liveness.livez()),
             "/metrics": self._metrics,
+            "/frontends": lambda: every_frontend(self._tracker),
             "/frontends/": FrontendPages(self._tracker).by_address,
             "/frontends-of/": FrontendPages(self._tracker).by_service,
             "/proxyMode": lambda: Answer(200, self._settings.mode.value.encode()),
