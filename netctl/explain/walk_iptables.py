@@ -168,7 +168,7 @@ class IptablesRules:
         """Where the packet is behind the rule, and whether that is the end of the chain."""
         place, target, given = f"{self._name} {table} {chain}", rule.target, rule.arguments
         if target in VERDICTS:
-            notes.step(place, target.lower(), rule.comment or _matching(rule))
+            notes.step(place, target.lower(), rule.comment or matching(rule))
             yield True, Branch(1.0, packet, VERDICTS[target], f"{place}: {_without_chain(rule)}")
         elif target == "RETURN":
             yield True, Branch(1.0, packet)
@@ -176,11 +176,11 @@ class IptablesRules:
             notes.step(place, "dnat", self._balancing(table, chain))
             yield True, Branch(1.0, packet.translated(to), Verdict.ACCEPT)
         elif target in ("MASQUERADE", "SNAT"):
-            notes.step(place, target.lower(), _matching(rule))
+            notes.step(place, target.lower(), matching(rule))
             yield True, Branch(1.0, replace(packet, masqueraded=True), Verdict.ACCEPT)
         elif target == "MARK" and "--set-xmark" in given:
-            marked = replace(packet, mark=_marked(packet.mark, given))
-            notes.step(place, f"mark {marked.mark:#x}", _matching(rule))
+            marked = replace(packet, mark=marked(packet.mark, given))
+            notes.step(place, f"mark {marked.mark:#x}", matching(rule))
             yield False, Branch(1.0, marked)
         elif target == "SET":
             name = given["--add-set"].split()[0] if "--add-set" in given else ""
@@ -196,7 +196,7 @@ class IptablesRules:
     def _into(self, table: str, chain: str, rule: Rule, packet: Packet, notes: Notes) -> Iterator[tuple[bool, Branch]]:
         place = f"{self._name} {table} {chain}"
         if rule.target.startswith(OURS):
-            notes.step(place, f"{'goto' if rule.is_goto else 'jump'} {rule.target}", rule.comment or _matching(rule))
+            notes.step(place, f"{'goto' if rule.is_goto else 'jump'} {rule.target}", rule.comment or matching(rule))
         seen = len(notes.steps)
         for branch in self._walk(table, rule.target, packet, notes):
             yield branch.verdict is not None or rule.is_goto, branch
@@ -225,7 +225,7 @@ def _place(text: str, packet: Packet) -> Place | None:
         return None
 
 
-def _marked(mark: int, given: Mapping[str, str]) -> int:
+def marked(mark: int, given: Mapping[str, str]) -> int:
     """`--set-xmark V/M` clears the bits of M and flips those of V."""
     value, _, mask = given["--set-xmark"].partition("/")
     return mark & ~int(mask or ALL_BITS, 0) ^ int(value, 0)
@@ -235,7 +235,7 @@ def _without_chain(rule: Rule) -> str:
     return rule.text.split(" ", 2)[2]
 
 
-def _matching(rule: Rule) -> str:
+def matching(rule: Rule) -> str:
     """What a packet has to be for the rule, for who reads."""
     words = f" {_without_chain(rule)}"
     return words.partition(" -g " if rule.is_goto else " -j ")[0].strip()
