@@ -3,22 +3,31 @@
 from collections.abc import Mapping
 
 from controlloop.errors import Skipped
+from controlloop.history import History, Verbs
 from controlloop.logs import Log
+
+SKIPS = Verbs("skipped", "skipped", "no longer skipped")
 
 
 class SkippedLog:
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, history: History) -> None:
         self.current: Mapping[str, Skipped] = {}
         self.total = 0
         """How many were ever left out, or left out for another reason."""
         self._log = log
+        self.history = history
 
     def tell(self, skipped: Mapping[str, Skipped]) -> None:
         """Let these be all that are left out now; those that are new, or have a new reason, go into the log."""
+        before = {name: (one.reason,) for name, one in self.current.items()}
+        changes: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
         for name, one in skipped.items():
             if self.current.get(name) != one:
                 self.total += 1
+                changes[name] = (before.get(name, ()), (one.reason,))
                 self._log.warning("skipped", name=name, reason=one.reason)
         for name in self.current.keys() - skipped.keys():
             self._log.info("no longer skipped", name=name)
+            changes[name] = (before[name], ())
+        self.history.noted("object", changes, "state", SKIPS)
         self.current = dict(skipped)

@@ -1,13 +1,15 @@
 """Keeps one set of kernel objects in line with a plan: incrementally when it can, wholly when it must."""
 
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from controlloop.delta import Delta
+from controlloop.history import History, Repair
 from controlloop.logs import Log
-from controlloop.reconcile import Kernel, reconcile
+from controlloop.reconcile import Kernel, keys_of, reconcile
+from controlloop.rule_words import object_name, value_facts
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -45,6 +47,7 @@ class SyncEngine(Generic[K, V]):
         self._desired = desired
         self._backend = backend
         self._stale = False
+        self.history = History()
 
     @property
     def in_kernel(self) -> bool:
@@ -72,11 +75,21 @@ class SyncEngine(Generic[K, V]):
             if delta:
                 await self._backend.apply(delta)
             return len(delta)
-        changes = len((await reconcile(self._desired, self._backend)).delta)
+        found = (await reconcile(self._desired, self._backend)).delta
         # What we had not written yet, or failed to write, is not somebody else's doing.
         if self.stats.syncs and not self._stale:
-            self.stats.repairs += max(0, changes - len(delta))
-        return changes
+            self.stats.repairs += max(0, len(found) - len(delta))
+            planned = keys_of(delta)
+            self._note_repairs(found, [key for key in keys_of(found) if key not in planned])
+        return len(found)
+
+    def _note_repairs(self, found: Delta[K, V], keys: Collection[K]) -> None:
+        old, new = found.drop, found.put
+        repairs = (
+            Repair(object_name(key, self.name), value_facts(old.get(key)), value_facts(new.get(key))) for key in keys
+        )
+        if keys:
+            self.history.repaired({"objects": len(keys)}, repairs, self.name)
 
     def _succeeded(self, took_s: float, changes: int) -> None:
         first = not self.stats.syncs

@@ -22,6 +22,7 @@ from controlloop.skips import SkippedLog
 from netagent import subnet_file
 from netagent.backends.backend import Node
 from netagent.burst import Burst
+from netagent.change_history import PeerHistory
 from netagent.convergence import Convergence, Suspects
 from netagent.desired import lease_attrs, pod_mtu
 from netagent.drift import Drift, Judge
@@ -103,7 +104,9 @@ class Agent:
         self._changed: set[str] = set()
         self._judged: set[str] = set()
         """Peers that the firewall has not looked at yet."""
-        self._skipped = SkippedLog(log)
+        self._skipped = SkippedLog(log, status.history)
+        self._peers = PeerHistory(status.history, self._overlay)
+        self._healing.history = status.history
         self._tidy_up_due = True
         self._burst, self._guard_burst = Burst(*BURST), Burst(*GUARD_BURST)
         self._up = asyncio.Event()
@@ -125,6 +128,7 @@ class Agent:
             around.monitor.start(judge, self._healing.heard)
         if around.firewall:
             around.firewall.watch(self._guard.wake)
+            around.firewall.tell(self._status.history)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._tenancy.hold(self._lease_taken))
             tasks.create_task(self._follow_leases())
@@ -166,6 +170,9 @@ class Agent:
         if before is None:
             return
         node = self._footing.node
+        old, new = ([str(each) for each in one.underlay.values()] for one in (before, node))
+        if old != new:
+            self._status.history.note("underlay", "changed", old=old, new=new, trigger="node")
         if self._around.reconnect and node.underlay != before.underlay:
             await self._around.reconnect()
         self._overlay.stand_on(node)
@@ -189,6 +196,7 @@ class Agent:
         await self._burst.gather()
         changed, self._changed = self._changed, set()
         delta = self._overlay.follow(own.record.key, own.lease, snapshot, changed)
+        self._peers.followed()
         self._ask_guard(own)
         changes = await self._bring_in(own, snapshot, delta, heard.objects)
         if self._tidy_up_due or changes > MANY:

@@ -52,8 +52,9 @@ class Convergence:
         admit = partial(self._healing.admit, expected=expected) if reached else None
         report = await reconcile(self._desired_from_now, self._kernel, admit=admit)
         self._healing.held = set(report.held)
-        if reached and keys_of(report.delta) - expected:
+        if reached and (mended := keys_of(report.delta) - expected):
             log.info("drift repaired", objects=describe(report.delta))
+            self._healing.repaired(report.delta, mended)
         self.reached, self.full_pass_due = True, False
         return report.delta
 
@@ -63,6 +64,7 @@ class Convergence:
             if repair:
                 await self._kernel.apply(repair)
                 log.info("drift repaired", objects=describe(repair))
+                self._healing.repaired(repair, keys_of(repair))
         except OverlayError as error:
             log.debug("repair refused", reason=error)
             return False

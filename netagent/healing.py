@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from controlloop.delta import Delta
+from controlloop.history import History
 from controlloop.logs import Log
 from controlloop.reconcile import without
 from controlloop.repairs import RepairLimiter
+from netagent.change_history import note_repairs
 from netagent.drift import Drift
 from netagent.finding import Finding, fight
 from netagent.state import Key, Object, OverlayState
@@ -57,6 +59,7 @@ class Healing:
         self._release: asyncio.TimerHandle | None = None
         self._told: set[Key] = set()
         self._writers: dict[Key, str] = {}
+        self.history = History()
         self.held: set[Key] = set()
         """What is not as it should be, and must not be repaired yet."""
         self.repairs: Counter[str] = Counter()
@@ -122,6 +125,10 @@ class Healing:
         self.held |= held
         self.repairs.update(key.kind for key in keys if key not in held)
         return without(found, held)
+
+    def repaired(self, delta: Delta[Key, Object], keys: Collection[Key]) -> None:
+        """These objects of a change are in the kernel again."""
+        note_repairs(self.history, delta, keys, self._writers)
 
     def findings(self, desired: OverlayState) -> list[Finding]:
         """The fights that go on; of many only some by name."""

@@ -60,6 +60,10 @@ class Overlay:
         """What one owner wants."""
         return self._ledger.of(owner)
 
+    def lease(self, name: str) -> Lease | None:
+        """As it is followed; None: it is not."""
+        return self._followed.get(name)
+
     def stand_on(self, node: Node) -> None:
         """Take note of changed surroundings; the next `follow` judges every lease anew."""
         if node != self._node:

@@ -9,6 +9,7 @@ from typing import Any
 from controlloop import __version__
 from controlloop.errors import Skipped
 from controlloop.family import Family, IPNetwork
+from controlloop.history import History
 from controlloop.http_server import Answer, Routes, json_answer, yes_or_no
 from controlloop.notify import Notifier
 from controlloop.onset import Onsets
@@ -73,8 +74,9 @@ class Status:
     reconcile_s: float = 0.0
 
     def __post_init__(self) -> None:
+        self.history = History()
         self.pulse = Pulse(self.notifier)
-        self._onsets = Onsets(self._wrong)
+        self._onsets = Onsets(self._wrong, turned=self._turned)
 
     def turn(self) -> None:
         """The loop turns: tell whoever watches over us."""
@@ -88,6 +90,8 @@ class Status:
             "/readyz": self.readyz,
             "/leases": lambda: json_answer(leases_document(self.roster())),
             "/peers": lambda: json_answer(self.peers_document()),
+            "/events": self.history.page,
+            "/events/": self.history.page,
             "/network": lambda: json_answer(network_document(self.config)),
         }
 
@@ -112,6 +116,11 @@ class Status:
             yield NOT_READY
         yield from (("skipped", each.name) for each in self.skipped)
         yield from ((each.code, each.name) for each in self.all_findings() if each.since is None)
+
+    def _turned(self, thing: tuple[str, str], is_wrong: bool) -> None:  # noqa: FBT001 - as Onsets calls it
+        kind, name = thing
+        if kind != "skipped":  # told with its reason when it happens
+            self.history.turned(kind, name or "netagent", is_wrong=is_wrong, reason="" if name else self.gap())
 
     def _dated(self, finding: Finding | PathFinding) -> Finding | PathFinding:
         if finding.since is not None:

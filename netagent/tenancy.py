@@ -8,6 +8,7 @@ from typing import Never
 from controlloop.errors import UnavailableError
 from controlloop.logs import Log
 from controlloop.runner import Backoff
+from netagent.change_history import facts
 from netagent.status import Status
 from subnet_alloc.leasing import LeaseLostError, OwnLease
 from subnet_alloc.lessor import Lessor
@@ -64,6 +65,8 @@ class Tenancy:
                 await asyncio.sleep(wait_s)
 
     def _note(self, own: OwnLease) -> None:
+        trigger = "lease" if self._status.lease_at else "startup"
+        self._status.history.note(f"lease {own.record.key}", "acquired", new=facts(own.lease), trigger=trigger)
         self._status.lease, self._status.lease_gap, self._status.lease_at = own.record.key, "", time.time()
         log.info("lease held", key=own.record.key)
 
@@ -73,6 +76,8 @@ class Tenancy:
                 tasks.create_task(self._lessor.keep(own))
                 tasks.create_task(self._until_told())
         except* LeaseLostError as lost:
+            reason = str(lost.exceptions[0])
+            self._status.history.note(f"lease {own.record.key}", "lost", new=(reason,), trigger="lease")
             self._status.lease_gap = f"a lease: {lost.exceptions[0]}"
             log.warning("lease lost, acquiring again", reason=lost.exceptions[0])
 

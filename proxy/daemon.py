@@ -14,6 +14,7 @@ from typing import Any
 from controlloop.command import CommandError, find
 from controlloop.errors import OperatorError
 from controlloop.family import Family, IPAddress
+from controlloop.history import History
 from controlloop.logs import Log
 from controlloop.notify import Notifier
 from controlloop.pulse import Pulse
@@ -21,6 +22,7 @@ from controlloop.runner import Runner
 from controlloop.runtime import only_one
 from controlloop.skips import SkippedLog
 from proxy import sysctls
+from proxy.change_history import ChangeHistory
 from proxy.config import DetectLocal, ProxyMode, Settings, apply_live
 from proxy.conntrack.keeper import FlowKeeper
 from proxy.frontends import Frontend, ServiceName
@@ -68,7 +70,9 @@ class Netproxy:
             {family: engine(settings.mode, each, wake) for family, each in self._around.items()}, settings.sync_period_s
         )
         self._flows = FlowKeeper(lambda family: {address.packed for address in self._serving(family)})
-        self._skipped = SkippedLog(log)
+        history = History()
+        self._changes = ChangeHistory(history)
+        self._skipped = SkippedLog(log, history)
         self._status = ProxyStatus(settings, self._source, self._tracker, self._rules, self._skipped)
         self._status.flows = self._flows
         if settings.service_counters and settings.mode is ProxyMode.NFTABLES:
@@ -98,6 +102,7 @@ class Netproxy:
             async for batch in batches:
                 self._status.meters.took_in(batch.updates, time.time())
                 changed = self._tracker.apply(batch)
+                self._changes.heard(batch.updates, changed)
                 self._skipped.tell(self._tracker.skipped)
                 if changed:
                     self._changed |= changed
@@ -109,7 +114,9 @@ class Netproxy:
     async def _follow_settings(self, changed_settings: AsyncGenerator[Settings, None]) -> None:
         async with aclosing(changed_settings) as changes:
             async for wanted in changes:
-                self._settings, waiting = apply_live(self._settings, wanted)
+                before = self._settings
+                self._settings, waiting = apply_live(before, wanted)
+                self._changes.configured(before, self._settings)
                 log.info("configuration changed", waits_for_restart=" ".join(waiting) or "nothing")
                 self._watch.apply(self._settings)
 
@@ -190,6 +197,7 @@ class Netproxy:
     async def _finish(self) -> None:
         """What follows once the rules are in the kernel."""
         finished, self._unfinished = self._unfinished, {}
+        self._changes.programmed(finished, self._flows.frontends)
         self._flows.note(finished.items())
         if finished:
             self._cleaner.wake()

@@ -26,6 +26,8 @@ from proxy.sources import Source
 from proxy.tracker import Tracker
 
 NOT_READY, AWAY = ("not ready", ""), ("away", "")
+TOLD_BY_ITSELF = ("skipped", "quarantined")
+"""In the history, with their reasons, when it happens."""
 
 
 class Totals:
@@ -61,7 +63,10 @@ class ProxyStatus:
         self._rules = rules
         self._skipped = skipped
         patience_s = 2 * settings.sync_period_s
-        self.onsets = Onsets(self._wrong)
+        self._history = skipped.history
+        for each in rules.each:
+            each.history = self._history
+        self.onsets = Onsets(self._wrong, turned=self._turned)
         self.liveness = Liveness((f"IPv{family.value}" for family in rules.engines), patience_s)
         self.health_checks = HealthChecks(lambda: self.liveness.healthy)
         self.flows: FlowKeeper | None = None
@@ -83,6 +88,8 @@ class ProxyStatus:
             "/frontends": lambda: every_frontend(self._tracker),
             "/frontends/": FrontendPages(self._tracker).by_address,
             "/frontends-of/": FrontendPages(self._tracker).by_service,
+            "/events": self._history.page,
+            "/events/": self._history.page,
             "/proxyMode": lambda: Answer(200, self._settings.mode.value.encode()),
             "/configz": lambda: json_answer(shown(self._settings)),
         }
@@ -165,6 +172,13 @@ class ProxyStatus:
         yield from (("skipped", name) for name, _ in self._left_out())
         yield from (("quarantined", name) for name, _ in self._quarantined())
         yield from ((code, name) for code, name, _ in self._findings())
+
+    def _turned(self, thing: tuple[str, str], is_wrong: bool) -> None:  # noqa: FBT001 - as Onsets calls it
+        kind, name = thing
+        if kind not in TOLD_BY_ITSELF:
+            reason = {NOT_READY: self.gap(), AWAY: self._source.away}.get(thing, "")
+            what = name or ("netproxy" if thing == NOT_READY else "source")
+            self._history.turned(kind, what, is_wrong=is_wrong, reason=reason)
 
     def _dated(self, kind: str, name: str, reason: str) -> dict[str, Any]:
         return {"name": name, "reason": reason, "since": self.onsets.since((kind, name))}

@@ -12,16 +12,18 @@ Whoever calls `sync` is the only writer; `audit` only reads.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from controlloop.command import NOT_INSTALLED, CommandError
 from controlloop.delta import Delta, diff
 from controlloop.drift import MOST, Drift, Watch
+from controlloop.history import History, Repair
 from controlloop.logs import Log
 from controlloop.reconcile import describe
 from controlloop.repairs import BURST, RepairLimiter
+from controlloop.rule_words import object_name, value_facts
 from proxy.backend import Planner, RuleBackend
 from proxy.frontends import Frontend, ServiceName
 from proxy.node import Surroundings
@@ -92,6 +94,7 @@ class RuleSync(Generic[K, V]):
         self.quarantined: dict[ServiceName, Quarantined] = {}
         """Their last good version stays."""
         self.audit_due = asyncio.Event()
+        self.history = History()
         self._planner = planner
         self._backend = backend
         self._wake = wake
@@ -113,6 +116,8 @@ class RuleSync(Generic[K, V]):
         """What an audit found, and what may not be repaired yet."""
         self._limiter: RepairLimiter[K | None] = RepairLimiter()
         self._last_writer = ""
+        self._writer = ""
+        """Who caused the drift that was last heard of."""
         self._waiting: asyncio.TimerHandle | None = None
 
     @property
@@ -180,7 +185,8 @@ class RuleSync(Generic[K, V]):
         if full:
             self._much_drifted = False
         for service in self._services.written():
-            self.quarantined.pop(service, None)
+            if self.quarantined.pop(service, None):
+                self.history.note(f"service {service}", "no longer quarantined", trigger="kernel")
         self._succeeded(time.monotonic() - started, changes, full=full)
 
     def _succeeded(self, took_s: float, changes: int, *, full: bool) -> None:
@@ -211,7 +217,7 @@ class RuleSync(Generic[K, V]):
         delta = diff(self._planner.objects, await self._backend.dump())
         if self.stats.syncs and not self._unknown:
             planned = _touched(self._pending)
-            self._count_repairs(_touched(delta) - planned)
+            self._count_repairs(_touched(delta) - planned, delta)
         self._pending = Delta()
         self._drift.clear()
         await self._apply(delta)
@@ -290,6 +296,7 @@ class RuleSync(Generic[K, V]):
             reason = f"the kernel refuses it: {error.stderr.strip().partition(chr(10))[0]}"
             self.quarantined[service] = Quarantined(frontends, reason)
             self.stats.quarantines += 1
+            self.history.note(f"service {service}", "quarantined", new=(f"{self.name}: {reason}",), trigger="kernel")
             log.warning("quarantined", rules=self.name, service=service, error=error)
 
     # Drift
@@ -298,6 +305,7 @@ class RuleSync(Generic[K, V]):
         """What is not as we wrote it, as far as that is known now."""
         drift: Drift[K, V] = self._watch.take() if self._watch else Drift()
         self._last_writer = drift.by or self._last_writer
+        self._writer = drift.by or self._writer
         found, self._drift = self._drift, {}
         if drift.everything:
             # What is missing may be what the known drift refers to: the audit finds both, and they go in together.
@@ -313,6 +321,7 @@ class RuleSync(Generic[K, V]):
         """Add to a change what mends these objects, as far as it may be done now."""
         desired = self._planner.objects
         waits: list[float] = []
+        mended: list[K] = []
         fights = self._limiter.fights if found else {}
         for key, actual in found.items():
             planned = key in delta.put or key in delta.drop
@@ -328,7 +337,8 @@ class RuleSync(Generic[K, V]):
                 continue
             delta.record(key, actual, desired.get(key))
             if not planned:
-                self._count_repairs((key,))
+                mended.append(key)
+        self._count_repairs(mended, delta)
         if waits:
             self._wake_in(min(waits))
 
@@ -336,8 +346,17 @@ class RuleSync(Generic[K, V]):
         writer = self._last_writer or "another program"
         log.warning("repairs held back", rules=self.name, object=key, undone_by=writer, for_s=round(wait_s, 1))
 
-    def _count_repairs(self, keys: Iterable[K]) -> None:
+    def _count_repairs(self, keys: Collection[K], delta: Delta[K, V]) -> None:
+        if not keys:
+            return
+        writer, self._writer = self._writer, ""
+        old, new = delta.drop, delta.put
+        repairs = (
+            Repair(object_name(key, self.name), value_facts(old.get(key)), value_facts(new.get(key)), writer)
+            for key in keys
+        )
         kinds = Counter(self._backend.kind(key) for key in keys)
+        self.history.repaired(kinds, repairs, self.name)
         self.stats.repairs += kinds
         self.stats.repaired += kinds.total()
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from controlloop.command import CommandError
 from controlloop.family import Family, IPAddress, IPNetwork
+from controlloop.history import History
 from controlloop.logs import Log
 from controlloop.repairs import BURST
 from controlloop.sync import SyncEngine, SyncStats
@@ -55,6 +56,11 @@ class Firewall:
     def watch(self, wake: Callable[[], None]) -> None:
         """From now on notice what somebody else changes: `wake` is called, and the next `sync` looks at everything."""
         self._watch = Watch(self._policy, wake)
+
+    def tell(self, history: History) -> None:
+        """From now on let it tell of repairs."""
+        for engine in self._engines:
+            engine.history = history
 
     @property
     def is_held(self) -> bool:

@@ -36,6 +36,10 @@ class FlowKeeper:
         """Flows forgotten since the start."""
         self.last_duration_s = 0.0
 
+    def frontends(self, service: ServiceName) -> Frontends:
+        """As they were last noted."""
+        return self._known.get(service, ())
+
     def note(self, changed: Iterable[tuple[ServiceName, Sequence[Frontend]]]) -> None:
         """The rules of these services are in the kernel now."""
         for service, frontends in changed:
