@@ -22,6 +22,7 @@ from controlloop.runner import Runner
 from controlloop.runtime import only_one
 from controlloop.skips import SkippedLog
 from proxy import sysctls
+from proxy.belief_pages import BeliefPages
 from proxy.change_history import ChangeHistory
 from proxy.config import DetectLocal, ProxyMode, Settings, apply_live
 from proxy.conntrack.keeper import FlowKeeper
@@ -75,13 +76,15 @@ class Netproxy:
         self._skipped = SkippedLog(log, history)
         self._status = ProxyStatus(settings, self._source, self._tracker, self._rules, self._skipped)
         self._status.flows = self._flows
+        self._pages = BeliefPages(settings.mode, self._tracker, self._rules, self._around.values)
         if settings.service_counters and settings.mode is ProxyMode.NFTABLES:
             self._status.counts = ServiceCounts(partial(read_counts, self._rules.engines))
         self._status.pending = lambda: len(self._changed)
 
     async def run(self, changed_settings: AsyncGenerator[Settings, None]) -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(Servers(self._settings, self._status.routes(), self._not_served).run())
+            routes = {**self._status.routes(), **self._pages.routes()}
+            group.create_task(Servers(self._settings, routes, self._not_served).run())
             group.create_task(self._watch.run())
             group.create_task(self._follow())
             group.create_task(self._follow_settings(changed_settings))

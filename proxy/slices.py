@@ -21,6 +21,10 @@ class Slices:
     def origins(self) -> AbstractSet[Origin]:
         return self._slices.keys()
 
+    def all(self) -> list[tuple[Origin, tuple[ServiceSlice, ...]]]:
+        """What each object gives now."""
+        return list(self._slices.items())
+
     def of(self, service: ServiceName) -> list[ServiceSlice]:
         """v1 Endpoints count only where there are no slices: they say the same, later and cut off at 1,000."""
         origins = self._origins.get(service, ())

@@ -3,9 +3,10 @@
 Pure. The cost of a batch grows with what is in it: slices are indexed by Service, claims by what they claim.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from controlloop.errors import Skipped
 from controlloop.family import Family
@@ -23,6 +24,15 @@ from proxy.sources import Batch, Update
 
 EVER = datetime.min.replace(tzinfo=UTC)
 SHOWN_REASONS = 5
+
+
+class TakenIn(NamedTuple):
+    """All that a tracker has read, for another one to go on from."""
+
+    node: Node
+    options: Options
+    services: Sequence[ProxiedService]
+    slices: Sequence[tuple[Origin, tuple[ServiceSlice, ...]]]
 
 
 class Tracker:
@@ -43,6 +53,19 @@ class Tracker:
     def services(self) -> AbstractSet[ServiceName]:
         """All Services that we serve, also those whose frontends an older one has."""
         return self._services.keys()
+
+    def taken_in(self) -> TakenIn:
+        return TakenIn(self._node, self._options, list(self._services.values()), self._slices.all())
+
+    @classmethod
+    def going_on(cls, taken: TakenIn) -> "Tracker":
+        """One that has read the same. What was refused it does not know."""
+        tracker = cls(taken.node, taken.options)
+        for origin, slices in taken.slices:
+            tracker._slices.replace(origin, slices)
+        for service in taken.services:
+            tracker._replace_service(service.name, service)
+        return tracker
 
     def frontends(self, service: ServiceName) -> tuple[Frontend, ...]:
         """The frontends that belong to a Service now; none for one we do not know."""
