@@ -13,7 +13,7 @@ from controlloop.etcd import Etcd
 from controlloop.family import Family
 from controlloop.goflags import Given
 from controlloop.health import HealthServer, metrics_answer
-from controlloop.http_server import TcpAddress
+from controlloop.http_server import Routes, TcpAddress
 from controlloop.iptables.kernel import Variant, detect_variant
 from controlloop.logs import Log
 from controlloop.memory import map_large_blocks
@@ -26,6 +26,7 @@ from netagent.backends.backend import Node
 from netagent.backends.vxlan import Vxlan
 from netagent.backends.wireguard import Wireguard
 from netagent.config import KubernetesSettings, Settings
+from netagent.desired_page import desired
 from netagent.firewall.desired import Mode, Policy
 from netagent.firewall.firewall import Firewall
 from netagent.firewall.nftables import Tunnel
@@ -125,7 +126,11 @@ def kubernetes_store(settings: Settings, flags: KubernetesSettings) -> Store:
 
 
 def health_server(settings: Settings, status: Status) -> HealthServer:
-    routes = {**status.routes(), "/metrics": lambda: metrics_answer(families(status))}
+    routes: Routes = {
+        **status.routes(),
+        "/metrics": lambda: metrics_answer(families(status)),
+        "/desired": lambda: desired(status, settings.instance),
+    }
     tcp = TcpAddress(str(settings.healthz_ip), settings.healthz_port, "--healthz-ip") if settings.healthz_port else None
     return HealthServer(runtime_directory() / f"{settings.instance.program}.sock", routes, tcp)
 

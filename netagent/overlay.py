@@ -6,7 +6,7 @@ other is what it left behind. But whoever claims a part of another's subnet, or 
 subnet of the length that all have here comes first.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from controlloop.delta import Delta, Ledger
@@ -55,6 +55,10 @@ class Overlay:
     def owners(self) -> Iterator[str]:
         """OWN, and the keys of the leases that are followed."""
         return self._ledger.owners()
+
+    def owned(self) -> Mapping[str, Sequence[Key]]:
+        """Which objects each owner wants now; nobody changes it any more."""
+        return self._ledger.owned()
 
     def of(self, owner: str) -> OverlayState:
         """What one owner wants."""

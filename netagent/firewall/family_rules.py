@@ -6,9 +6,10 @@ from typing import Any
 
 from controlloop.family import Family
 from controlloop.iptables.chains import Key, Rules
-from controlloop.iptables.kernel import IptablesChains
+from controlloop.iptables.kernel import IptablesChains, program_name
 from controlloop.nft.kernel import NftTable
 from controlloop.sync import SyncEngine
+from controlloop.wanted import WantedRules
 from netagent.firewall.desired import Mode, Policy, chain_objects, table_objects
 from netagent.firewall.iptables import owned
 from netagent.firewall.kernel import (
@@ -34,8 +35,8 @@ class FamilyRules:
             lambda: self.table.objects,
             NftTable(family, policy.instance.program, lambda: self.table.constant),
         )
-        chains = IptablesChains(family, owned(policy.instance))
-        self._iptables = SyncEngine(f"iptables-{family.nft}", lambda: self._chains, chains)
+        self._kernel_chains = IptablesChains(family, owned(policy.instance))
+        self._iptables = SyncEngine(f"iptables-{family.nft}", lambda: self._chains, self._kernel_chains)
 
     @property
     def engines(self) -> list[SyncEngine[Any, Any]]:
@@ -44,6 +45,17 @@ class FamilyRules:
             *([self.nftables] if self.table.constant else []),
             *([self._iptables] if self._chains else []),
         ]
+
+    async def wanted(self) -> list[WantedRules]:
+        family, instance, found = self._family, self._policy.instance, list[WantedRules]()
+        if self.table.constant:
+            objects = dict(self.table.objects)
+            found.append(WantedRules("nft", family.nft, instance.program, (), objects, self.table.owned()))
+        if self._chains:
+            program = program_name(family, await self._kernel_chains.variant(), "save")
+            prefixes, everything = owned(instance).prefixes, [(None, list(self._chains))]
+            found.append(WantedRules(program, family.nft, "", prefixes, self._chains, everything))
+        return found
 
     async def plan(self, pods: Pods | None) -> None:
         """None: this family has no pods. What changes is not written before a sync that reads everything back."""

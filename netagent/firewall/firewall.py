@@ -10,6 +10,7 @@ from controlloop.history import History
 from controlloop.logs import Log
 from controlloop.repairs import BURST
 from controlloop.sync import SyncEngine, SyncStats
+from controlloop.wanted import WantedRules
 from netagent.finding import Finding, fight
 from netagent.firewall.desired import Policy, rules_name
 from netagent.firewall.family_rules import FamilyRules
@@ -72,6 +73,10 @@ class Firewall:
         heard = self._watch.findings() if self._watch else []
         # Legacy iptables tells nobody who it was.
         return heard or ([fight(rules_name(self._policy), "")] if self._mended_in_a_row > BURST else [])
+
+    async def wanted(self) -> list[WantedRules]:
+        """All rules, for who compares them with the kernel."""
+        return [each for rules in self._families.values() for each in await rules.wanted()]
 
     def close(self) -> None:
         if self._watch:

@@ -9,7 +9,7 @@ Pure. The rules are constant; what varies is the set `peers`, so one peer costs 
         overlay on the same port, which are not ours to judge
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from controlloop.address import host
@@ -90,6 +90,10 @@ class TablePlan:
     @property
     def objects(self) -> Mapping[Key, Value]:
         return self._ledger.objects
+
+    def owned(self) -> Iterable[tuple[str | None, Sequence[Key]]]:
+        """Which objects each peer wants now, and (None) which are there for all."""
+        return self._ledger.owned().items()
 
     def replace_constant(self, constant: Mapping[Key, Value], delta: Delta[Key, Value]) -> None:
         """Let these be all objects but the peers."""
