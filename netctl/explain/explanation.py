@@ -131,9 +131,9 @@ class Explanation:
         return "\n".join(escaped(part) for line in self._lines() for part in wrapped(*line, width))
 
     def _lines(self) -> Iterator[tuple[str, str]]:
-        packet = self.packet
-        yield "", f"{packet.source} -> {packet.to}/{packet.protocol}: {self.verdict}{self._owner()}"
-        yield titled("comes", f"in through {packet.came_in}" if packet.came_in else "from this node")
+        came_in = self.packet.came_in
+        yield "", self._head()
+        yield titled("comes", f"in through {came_in}" if came_in else "from this node")
         if self.reason:
             yield titled("lost" if self.verdict in ("dnat", "pass") else self.verdict, self.reason.text)
         if not self.live:
@@ -148,6 +148,10 @@ class Explanation:
         yield from self._ends()
         if self.verified:
             yield titled("verified", self.verified["text"])
+
+    def _head(self) -> str:
+        packet = self.packet
+        return f"{packet.source} -> {packet.to}/{packet.protocol}: {self.verdict}{self._owner()}"
 
     def _owner(self) -> str:
         if not self.service:
