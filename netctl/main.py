@@ -8,6 +8,7 @@ import click
 from controlloop import __version__
 from controlloop.flags import run_command
 from netctl.apply.cli import apply, delete
+from netctl.events.cli import events
 from netctl.explain.cli import explain
 from netctl.findings.cli import check, help_
 from netctl.get.cli import get, leases, peers
@@ -16,7 +17,7 @@ from netctl.reference.cli import commands, completion, man
 from netctl.status.cli import status, wait
 
 COMMANDS: dict[str, tuple[click.Command, ...]] = {
-    "See what is there": (status, get, leases, peers),
+    "See what is there": (status, get, leases, peers, events),
     "Ask where packets go": (explain,),
     "Look for faults": (check, help_, wait),
     "Change Services": (apply, delete),

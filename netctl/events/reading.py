@@ -1,0 +1,91 @@
+"""What happened on a node, of all its daemons together, by time."""
+
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from controlloop.client import UnreachableError
+from netctl.exit_codes import OK, UNREACHABLE
+from netctl.node import Node
+from netctl.output import GAP, Column, Item, Listing, render_listing
+
+PAGE = "/events"
+DAY_S = 86_400
+NARROWEST = 20
+"""Characters that the last column has on any terminal."""
+PIPED_WIDTH = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    text: str = ""
+    """A part of the object's name."""
+    since_s: float | None = None
+
+    def takes(self, item: Item, now: float) -> bool:
+        is_recent = self.since_s is None or item["at"] >= now - self.since_s
+        return is_recent and self.text.casefold() in item["object"].casefold()
+
+
+def list_events(node: Node, wanted: Filter, form: str) -> int:
+    found: list[Item] = []
+    exit_code = OK
+    for daemon in node.daemons:
+        try:
+            page = node.page(daemon, PAGE)
+        except UnreachableError as error:
+            click.echo(f"netctl: {daemon} does not answer, its events are missing: {error}", err=True)
+            exit_code = UNREACHABLE
+            continue
+        found += items(daemon, page)
+    found = sorted((item for item in found if wanted.takes(item, node.now)), key=lambda item: item["at"])
+    if text := render_listing(Listing("EventList", found, columns(form, node.now), name), form):
+        click.echo(text)
+    return exit_code
+
+
+def items(daemon: str, page: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    return ({"daemon": daemon, **each} for each in page["items"])
+
+
+def name(item: Item) -> str:
+    return str(item["object"])
+
+
+def columns(form: str, now: float) -> tuple[Column, ...]:
+    """With `wide` nothing is cut."""
+    room = sys.maxsize if form == "wide" else width() - len(GAP) * 2 - 8 - 8
+    return (
+        Column("TIME", lambda item: clock(item["at"], now)),
+        Column("TRIGGER", lambda item: item["trigger"]),
+        Column("DAEMON", lambda item: item["daemon"], wide=True),
+        Column("WHAT HAPPENED (UTC)", lambda item: cut(sentence(item), max(room, NARROWEST))),
+    )
+
+
+def width() -> int:
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPED_WIDTH
+
+
+def clock(at: float, now: float) -> str:
+    """The time of day, or the day when that is longer ago. UTC, as in the daemons' logs."""
+    shape = "%H:%M:%S" if now - at < DAY_S else "%d %b"
+    return datetime.fromtimestamp(at, UTC).strftime(shape)
+
+
+def sentence(item: Item) -> str:
+    """`service default/web changed: -10.244.1.5:8080 +10.244.2.9:8080`."""
+    facts = " ".join([*(f"-{fact}" for fact in item["old"]), *(f"+{fact}" for fact in item["new"])])
+    head = f"{item['object']} {item['action']}"
+    head += f" ({item['times']} times)" if item["times"] > 1 else ""
+    head += f", undone by {item['by']}" if item["by"] else ""
+    return f"{head}: {facts}" if facts else head
+
+
+def cut(text: str, room: int) -> str:
+    return text if len(text) <= room else f"{text[: room - 1]}\u2026"
