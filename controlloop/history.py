@@ -22,8 +22,8 @@ TOGETHER_S = 1.0
 NAMED = 5
 """Facts told one by one, before and after; of those above, only how many."""
 OVER = {"not ready": "ready", "away": "back"}
-MANY = 50
-"""Objects that are told one by one when they change at once."""
+MANY, MANY_REPAIRS = 50, 5
+"""Objects that are told one by one when they change, or are repaired, at once: who empties a table did one thing."""
 
 Facts = Collection[str]
 
@@ -121,11 +121,11 @@ class History:
             if lost or gained:
                 self.note(f"{kind} {name}", verbs.of(old, new), old=lost, new=gained, trigger=trigger)
 
-    def repaired(self, kinds: Mapping[str, int], repairs: Iterable[Repair], where: str = "") -> None:
-        """So many objects of each kind were put right. `repairs` are asked for only where they are told one by one."""
-        if (number := sum(kinds.values())) > MANY:
-            what = f"{number} objects of {where}" if where else f"{number} objects"
-            self.note(what, "repaired", new=counted(kinds), trigger="drift")
+    def repaired(self, kinds: Mapping[str, int], repairs: Iterable[Repair], where: str = "the overlay") -> None:
+        """So many objects of each kind were put right. `repairs` are asked for only as far as they are told."""
+        if (number := sum(kinds.values())) > MANY_REPAIRS:
+            by = next(iter(repairs)).by
+            self.note(f"{number} objects of {where}", "repaired", new=counted(kinds), trigger="drift", by=by)
             return
         for name, old, new, by in repairs:
             lost, gained = difference(old, new)

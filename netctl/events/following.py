@@ -9,14 +9,12 @@ from typing import Any
 import click
 
 from controlloop.client import UnreachableError
-from netctl.events.reading import PAGE, Filter, columns, items, name
+from netctl.events.reading import PAGE, WIDTHS, Filter, columns, items, name
 from netctl.exit_codes import OK
 from netctl.node import Node
 from netctl.output import API_VERSION, GAP, Item, cell, padded, render_document
 
 PERIOD_S = 0.5
-WIDTHS = {"TIME": 8, "TRIGGER": 8, "DAEMON": 10}
-"""What has not happened yet cannot widen a column."""
 
 
 class Cursor:

@@ -19,6 +19,8 @@ DAY_S = 86_400
 NARROWEST = 20
 """Characters that the last column has on any terminal."""
 PIPED_WIDTH = 80
+WIDTHS = {"TIME": 8, "TRIGGER": 7, "DAEMON": 10}
+"""While events are followed: what has not happened yet cannot widen a column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ def name(item: Item) -> str:
 
 def columns(form: str, now: float) -> tuple[Column, ...]:
     """With `wide` nothing is cut."""
-    room = sys.maxsize if form == "wide" else width() - len(GAP) * 2 - 8 - 8
+    room = sys.maxsize if form == "wide" else width() - sum(WIDTHS[title] + len(GAP) for title in ("TIME", "TRIGGER"))
     return (
         Column("TIME", lambda item: clock(item["at"], now)),
         Column("TRIGGER", lambda item: item["trigger"]),
@@ -79,8 +81,12 @@ def clock(at: float, now: float) -> str:
 
 
 def sentence(item: Item) -> str:
-    """`service default/web changed: -10.244.1.5:8080 +10.244.2.9:8080`."""
-    facts = " ".join([*(f"-{fact}" for fact in item["old"]), *(f"+{fact}" for fact in item["new"])])
+    """`service default/web changed: -10.244.1.5:8080 +10.244.2.9:8080`. Signs where something goes or stays."""
+    old, new = item["old"], item["new"]
+    if item["action"] == "changed" or (old and new):
+        facts = " ".join([*(f"-{fact}" for fact in old), *(f"+{fact}" for fact in new)])
+    else:
+        facts = ", ".join([*old, *new])
     head = f"{item['object']} {item['action']}"
     head += f" ({item['times']} times)" if item["times"] > 1 else ""
     head += f", undone by {item['by']}" if item["by"] else ""

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from controlloop.errors import Skipped
-from controlloop.history import MANY, NAMED, History, Repair
+from controlloop.history import MANY, MANY_REPAIRS, NAMED, History, Repair
 from controlloop.logs import Log
 from controlloop.onset import Onsets
 from controlloop.skips import SkippedLog
@@ -92,12 +92,13 @@ def test_what_did_not_change_is_not_told(history):
 
 def test_repairs_of_many_are_counted_and_not_described(history):
     def repairs():
-        raise AssertionError("nobody needs them")
-        yield
+        yield Repair("chain x", (), (), "nft")
+        raise AssertionError("nobody needs the others")
 
-    history.repaired({"element": MANY, "chain": 1}, repairs(), "nftables-ip")
+    history.repaired({"element": MANY_REPAIRS, "chain": 1}, repairs(), "nftables-ip")
     (one,) = items(history)
-    assert (one["object"], one["new"]) == (f"{MANY + 1} objects of nftables-ip", ("1 chain", f"{MANY} element"))
+    assert (one["object"], one["by"]) == (f"{MANY_REPAIRS + 1} objects of nftables-ip", "nft")
+    assert one["new"] == ("1 chain", f"{MANY_REPAIRS} element")
     history.repaired({"chain": 1}, [Repair("chain x", ("a", "b"), ("b",), "nft")])
     assert items(history)[-1]["old"] == ("a",)
 
