@@ -1,8 +1,10 @@
 """`netctl check` and `netctl help`."""
 
+from pathlib import Path
+
 import click
 
-from netctl.options import OUTPUT, etcd_of, node_of, on_etcd
+from netctl.options import FROM, OUTPUT, etcd_of, node_of, on_etcd
 
 
 @click.group()
@@ -15,14 +17,15 @@ def check() -> None:
 
 @check.command()
 @OUTPUT
-def host(form: str) -> int:
+@FROM
+def host(form: str, bundle: Path | None) -> int:
     """Kernel, sysctls, devices, sockets, rules of other programs.
 
     Changes nothing; needs root.
     """
     from netctl.findings.command import check_host, show  # noqa: PLC0415
 
-    return show(check_host(), form)
+    return show(check_host(node_of(bundle)), form)
 
 
 @check.command()

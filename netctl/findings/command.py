@@ -71,11 +71,11 @@ def report(subject: str, findings: Iterable[Finding], looked_at: str, unread: Se
     return Report(subject, ordered(findings), looked_at, unread)
 
 
-def check_host() -> Report:
+def check_host(node: Node) -> Report:
     from netctl.findings.facts import read_host  # noqa: PLC0415
     from netctl.findings.judge_host import judge_host  # noqa: PLC0415
 
-    facts, unread = read_host()
+    facts, unread = read_host(node)
     rules = sum(line.startswith("-A ") for lines in facts.iptables.values() for line in lines)
     looked_at = f"{len(facts.links)} links, {rules} iptables rules, {len(facts.sockets)} sockets"
     return report("host", judge_host(facts), looked_at, unread)

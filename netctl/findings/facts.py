@@ -1,19 +1,19 @@
-"""Reads what `netctl check host` judges. The only file of it with effects.
+"""Reads what `netctl check host` judges, from this host or from a bundle that was taken of one.
 
 Nothing of the host is changed: features of the kernel are tried in a network namespace of their own, which goes with
 the process. Needs root, as nft and iptables do.
 """
 
 import json
-import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
-from controlloop.command import CommandError, clean_environment, find
-from controlloop.family import Family
+from controlloop.command import NOT_INSTALLED, CommandError
 from netctl.findings.host_facts import (
     Frontend,
     HostFacts,
@@ -27,9 +27,10 @@ from netctl.findings.host_facts import (
     read_sockets,
     read_table,
 )
-from proxy.iptables.address_sets import AddressSets
+from netctl.kernel import IPSETS
+from netctl.node import Node
 
-TIMEOUT_S = 20.0
+SYSCTL_FOLDER = "/proc/sys/net"
 SYSCTLS = (
     "ipv4/ip_forward",
     "ipv6/conf/all/forwarding",
@@ -39,42 +40,60 @@ SYSCTLS = (
     "netfilter/nf_conntrack_count",
     "netfilter/nf_conntrack_max",
 )
-PROGRAMS = ("nft", "iptables", "ip", "ss")
+"""Patterns of files below that folder."""
+SNMP = "/proc/net/snmp"
+NETWORKD_RUNS = "/run/systemd/netif/state"
+NETWORKD_FILE = "/etc/systemd/networkd.conf"
+NETWORKD_DROP_INS = tuple(f"/{place}/systemd/networkd.conf.d/*.conf" for place in ("usr/lib", "run", "etc"))
+"""Of files with one name that of the last folder counts."""
+LINKS = ("ip", "-json", "-details", "link", "show")
+SOCKETS = ("ss", "-H", "-l", "-n", "-t", "-u", "-p")
+MAP_NAMES = ("services", "node-ports")
+CHAINS = ("nft", "-j", "list", "chains")
+MAPS = tuple(("nft", "-j", "list", "map", family, "netproxy", name) for family in ("ip", "ip6") for name in MAP_NAMES)
+VERSIONS = (("nft", "--version"), ("iptables", "--version"), ("ip", "-V"), ("ss", "-V"))
+"""How to ask whether a program is there."""
 INCOMPATIBLE = "is incompatible, use 'nft' tool"
 
-NFT = ("nft", "--check", "--file", "-")
+ASIDE = ("unshare", "--net")
+"""In a network namespace that goes with the program."""
+NFT = (*ASIDE, "nft", "--check")
 NAT = "type nat hook postrouting priority 100;"
 NTH = ("statistic", "--mode", "nth", "--every", "2", "--packet", "0")
+IPTABLES = (*ASIDE, "iptables", "-A", "INPUT", "-m")
+MAY_TRY = (*ASIDE, "true")
 TRIALS = {
-    "nftables": (NFT, "table ip probe {\n}\n"),
-    "numgen in nftables": (NFT, "table ip probe {\n chain c {\n numgen random mod 2 0 accept\n }\n}\n"),
-    "jhash in nftables": (NFT, "table ip probe {\n chain c {\n jhash ip saddr mod 2 0 accept\n }\n}\n"),
-    "fib in nftables": (NFT, "table ip probe {\n chain c {\n fib daddr type local accept\n }\n}\n"),
-    "masquerade in nftables": (NFT, f"table ip probe {{\n chain c {{\n {NAT}\n masquerade fully-random\n }}\n}}\n"),
-    "VXLAN": (("ip", "link", "add", "probe", "type", "vxlan", "id", "1", "dstport", "8472"), ""),
-    "statistic in iptables": (("iptables", "-A", "INPUT", "-m", *NTH), ""),
-    "addrtype in iptables": (("iptables", "-A", "INPUT", "-m", "addrtype", "--dst-type", "LOCAL"), ""),
+    "nftables": (*NFT, "table ip probe { }"),
+    "numgen in nftables": (*NFT, "table ip probe { chain c { numgen random mod 2 0 accept; }; }"),
+    "jhash in nftables": (*NFT, "table ip probe { chain c { jhash ip saddr mod 2 0 accept; }; }"),
+    "fib in nftables": (*NFT, "table ip probe { chain c { fib daddr type local accept; }; }"),
+    "masquerade in nftables": (*NFT, f"table ip probe {{ chain c {{ {NAT} masquerade fully-random; }}; }}"),
+    "VXLAN": (*ASIDE, "ip", "link", "add", "probe", "type", "vxlan", "id", "1", "dstport", "8472"),
+    "statistic in iptables": (*IPTABLES, *NTH),
+    "addrtype in iptables": (*IPTABLES, "addrtype", "--dst-type", "LOCAL"),
 }
-"""What the daemons need of the kernel: a command that works where it is there, and its input."""
+"""What the daemons need of the kernel: a command that works where it is there."""
 
 
 @dataclass(slots=True)
 class Reader:
-    """Runs programs one by one, and remembers what could not be read: a check that was not made is no good news."""
+    """Asks one by one, and remembers what could not be read: a check that was not made is no good news."""
 
+    node: Node
     unread: list[str] = field(default_factory=list)
 
     def text(self, *argv: str) -> str | None:
         """None when it fails, and then noted."""
-        done = run(argv)
-        if done.returncode:
-            self.unread.append(f"{' '.join(argv)}: {first_line(done.stderr)}")
-        return None if done.returncode else done.stdout
+        try:
+            return self.node.output(*argv).decode(errors="replace")
+        except CommandError as error:
+            self.unread.append(f"{' '.join(argv)}: {first_line(error.stderr)}")
+            return None
 
-    def file(self, path: Path) -> str:
+    def file(self, path: str) -> str:
         """Empty when it is not there, and when it may not be read, which is noted."""
         try:
-            return path.read_text(errors="replace")
+            return self.node.text(path)
         except FileNotFoundError:
             return ""
         except OSError as error:
@@ -85,82 +104,73 @@ class Reader:
         text = self.text(*argv)
         return json.loads(text) if text and text.strip() else {}
 
-
-def run(argv: Sequence[str], stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """A missing program or one that takes too long is a failure like others."""
-    try:
-        path = find(argv[0])
-        return subprocess.run(
-            [path, *argv[1:]],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=TIMEOUT_S,
-            env=clean_environment(),
-            errors="replace",
-        )
-    except CommandError as error:
-        return subprocess.CompletedProcess(list(argv), error.returncode, "", error.stderr)
-    except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(list(argv), 1, "", f"no end within {TIMEOUT_S:g} s")
+    def refusal(self, *argv: str) -> CommandError | None:
+        """Why it fails; None when it does not."""
+        try:
+            self.node.output(*argv)
+        except CommandError as error:
+            return error
+        return None
 
 
 def first_line(text: str) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip()), "failed without a word")
 
 
-def read_host(root: Path = Path("/")) -> tuple[HostFacts, list[str]]:
-    """The facts, and what could not be read. `root`: where files are looked for."""
-    reader = Reader()
-    missing = [program for program in PROGRAMS if not is_installed(program)]
-    iptables = read_iptables(reader, root)
+def read_host(node: Node) -> tuple[HostFacts, list[str]]:
+    """The facts, and what could not be read."""
+    reader = Reader(node)
+    missing = {argv[0] for argv in VERSIONS if is_missing(reader.refusal(*argv))}
+    iptables = read_iptables(reader)
     tables = read_tables(reader, iptables) if "nft" not in missing else []
-    udp = read_counters(reader.file(root / "proc/net/snmp"), "Udp")
+    udp = read_counters(reader.file(SNMP), "Udp")
     facts = HostFacts(
-        sysctls=read_sysctls(reader, root / "proc/sys/net"),
-        links=reader.document("ip", "-json", "-details", "link", "show") or [],
-        refused=refusals(reader),
-        missing=missing,
+        sysctls=read_sysctls(node),
+        links=reader.document(*LINKS) or [],
+        refused=refusals(reader, missing),
+        missing=sorted(missing),
         tables=tables,
         iptables=iptables,
-        sockets=list(read_sockets(reader.text("ss", "-H", "-l", "-n", "-t", "-u", "-p") or "")),
-        frontends=read_frontends(iptables),
+        sockets=list(read_sockets(reader.text(*SOCKETS) or "")),
+        frontends=read_frontends(node, iptables),
         datagrams=udp.get("InDatagrams", 0) + udp.get("InErrors", 0),
         wrong_checksums=udp.get("InCsumErrors", 0),
-        networkd=read_networkd(reader, root),
+        networkd=read_networkd(reader),
     )
     return facts, reader.unread
 
 
-def is_installed(program: str) -> bool:
-    try:
-        find(program)
-    except CommandError:
-        return False
-    return True
+def is_missing(refusal: CommandError | None) -> bool:
+    return refusal is not None and refusal.returncode == NOT_INSTALLED
 
 
-def read_sysctls(reader: Reader, folder: Path) -> dict[str, int]:
-    paths = chain.from_iterable(folder.glob(pattern) for pattern in SYSCTLS)
-    return {str(path.relative_to(folder)): int(text) for path in paths if (text := reader.file(path)).strip()}
+def read_sysctls(node: Node) -> dict[str, int]:
+    texts = (node.texts(f"{SYSCTL_FOLDER}/{pattern}").items() for pattern in SYSCTLS)
+    return {
+        str(PurePath(path).relative_to(SYSCTL_FOLDER)): int(text)
+        for path, text in chain.from_iterable(texts)
+        if text.strip()
+    }
 
 
-def read_iptables(reader: Reader, root: Path) -> dict[str, list[str]]:
+def read_iptables(reader: Reader) -> dict[str, list[str]]:
     """Legacy ones only where they hold something: asking for them would make the kernel set the tables up."""
     found = {}
     for name, names in (("iptables", "ip_tables_names"), ("ip6tables", "ip6_tables_names")):
-        legacy = ("legacy",) if reader.file(root / "proc/net" / names).split() else ()
+        legacy = ("legacy",) if reader.file(f"/proc/thread-self/net/{names}").split() else ()
         for variant in ("nft", *legacy):
             program = f"{name}-{variant}"
-            if is_installed(f"{program}-save") and (text := reader.text(f"{program}-save")) is not None:
+            unread = len(reader.unread)
+            text = reader.text(f"{program}-save")
+            if text is not None:
                 found[program] = text.splitlines()
+            elif is_missing(reader.refusal(f"{program}-save")):
+                del reader.unread[unread:]
     return found
 
 
 def read_tables(reader: Reader, iptables: dict[str, list[str]]) -> list[Table]:
-    listing = reader.document("nft", "-j", "list", "chains")
-    named = foreign_tables(listing)
+    named = foreign_tables(reader.document(*CHAINS))
     spoiled = {(family, name) for family, name in incompatible(iptables) if is_of_iptables(family, name)}
     return [
         read_table(family, name, reader.document("nft", "-j", "-t", "list", "table", family, name))
@@ -176,49 +186,44 @@ def incompatible(iptables: dict[str, list[str]]) -> Iterator[tuple[str, str]]:
                 yield "ip6" if program.startswith("ip6") else "ip", line.partition("`")[2].partition("'")[0]
 
 
-def read_frontends(iptables: dict[str, list[str]]) -> list[Frontend]:
+def read_frontends(node: Node, iptables: dict[str, list[str]]) -> list[Frontend]:
     """A map that is not there is no fault: the proxy may work in another mode, or not at all."""
     listings = []
-    for family in ("ip", "ip6"):
-        for name in ("services", "node-ports"):
-            done = run(["nft", "-j", "list", "map", family, "netproxy", name])
-            listings += [json.loads(done.stdout)] if done.returncode == 0 else []
+    for argv in MAPS:
+        with suppress(CommandError):
+            listings.append(json.loads(node.output(*argv)))
     ruled = chain.from_iterable(map(frontends_in_rules, iptables.values()))
     return sorted({*frontends_in_maps(listings), *ruled})
 
 
-def refusals(reader: Reader) -> dict[str, str]:
-    if run(["unshare", "--net", "true"]).returncode:
+def refusals(reader: Reader, missing: AbstractSet[str]) -> dict[str, str]:
+    if reader.refusal(*MAY_TRY):
         reader.unread.append("features of the kernel: trying them needs root")
         return {}
-    found = {}
-    try:
-        AddressSets(Family.V4, "").check()
-    except OSError as error:
-        found["sets of addresses (ipset)"] = str(error)
-    for feature, (argv, stdin) in TRIALS.items():
-        if is_installed(argv[0]):
-            done = run(["unshare", "--net", *argv], stdin)
-            if done.returncode:
-                found[feature] = first_line(done.stderr)
+    refusal = reader.node.kernel(IPSETS)
+    found = {"sets of addresses (ipset)": refusal} if refusal else {}
+    for feature, argv in TRIALS.items():
+        if missing.isdisjoint(argv) and (error := reader.refusal(*argv)):
+            found[feature] = first_line(error.stderr)
     return found
 
 
-def read_networkd(reader: Reader, root: Path) -> dict[str, str] | None:
-    """As systemd-networkd reads it: of files with one name that in the first folder counts, in the order of names."""
-    if not (root / "run/systemd/netif/state").exists():
+def read_networkd(reader: Reader) -> dict[str, str] | None:
+    """As systemd-networkd reads it: of files with one name that in the last folder counts, in the order of names."""
+    try:
+        reader.node.text(NETWORKD_RUNS)
+    except OSError:
         return None
-    folders = [root / place / "systemd/networkd.conf.d" for place in ("usr/lib", "run", "etc")]
-    by_name = {path.name: path for folder in folders for path in sorted(folder.glob("*.conf"))}
-    paths = [root / "etc/systemd/networkd.conf", *(by_name[name] for name in sorted(by_name))]
-    return read_settings(map(reader.file, paths), "Network")
+    drop_ins = chain.from_iterable(reader.node.texts(pattern).items() for pattern in NETWORKD_DROP_INS)
+    by_name = {PurePath(path).name: text for path, text in drop_ins}
+    return read_settings([reader.file(NETWORKD_FILE), *(by_name[name] for name in sorted(by_name))], "Network")
 
 
-def route_mtu(address: str) -> int:
+def route_mtu(node: Node, address: str) -> int:
     """The largest packet that leaves towards an address; 0 when there is no way."""
-    done = run(["ip", "-json", "route", "get", address])
-    routes = json.loads(done.stdout) if done.returncode == 0 and done.stdout else []
-    if not routes:
+    try:
+        routes = json.loads(node.output("ip", "-json", "route", "get", address) or b"[]")
+        links = json.loads(node.output("ip", "-json", "link", "show", "dev", routes[0]["dev"]))
+    except (CommandError, LookupError):
         return 0
-    links = json.loads(run(["ip", "-json", "link", "show", "dev", routes[0]["dev"]]).stdout or "[{}]")
     return int(links[0].get("mtu", 0))

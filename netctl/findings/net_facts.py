@@ -8,7 +8,6 @@ import errno
 import ipaddress
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 from controlloop.client import UnreachableError
@@ -30,10 +29,10 @@ HEADERS = {4: 28, 6: 48}
 
 def read_net(node: Node) -> tuple[NetFacts, list[str]]:
     """The facts, and what could not be read."""
-    reader = Reader()
+    reader = Reader(node)
     peers = [peer for agent in node.daemons if agent != PROXY for peer in read_peers(reader, node, agent)]
-    frontends = [each for each in read_frontends(read_iptables(reader, Path("/"))) if is_callable(each)]
-    return asyncio.run(ask(peers, spread(frontends, SERVICES))), reader.unread
+    frontends = [each for each in read_frontends(node, read_iptables(reader)) if is_callable(each)]
+    return asyncio.run(ask(node, peers, spread(frontends, SERVICES))), reader.unread
 
 
 def read_peers(reader: Reader, node: Node, agent: str) -> list[Mapping[str, Any]]:
@@ -55,10 +54,10 @@ def spread(frontends: Sequence[Frontend], limit: int) -> list[Frontend]:
     return list(frontends[::step])
 
 
-async def ask(peers: Sequence[Mapping[str, Any]], frontends: Sequence[Frontend]) -> NetFacts:
+async def ask(node: Node, peers: Sequence[Mapping[str, Any]], frontends: Sequence[Frontend]) -> NetFacts:
     asked = [peer for peer in peers if peer["public_ips"] and not peer["skipped"]][:PEERS]
     pings, overlay, calls = await asyncio.gather(
-        together(asked, lambda peer: ping(peer["public_ips"][0])),
+        together(asked, lambda peer: ping(node, peer["public_ips"][0])),
         together(asked, overlay_answers),
         together(frontends, call),
     )
@@ -85,9 +84,9 @@ async def overlay_answers(peer: Mapping[str, Any]) -> bool | None:
         return None
 
 
-async def ping(address: str) -> Ping | None:
+async def ping(node: Node, address: str) -> Ping | None:
     """None where it cannot be asked."""
-    mtu = route_mtu(address)
+    mtu = route_mtu(node, address)
     if not mtu:
         return None
     full_bytes = mtu - HEADERS[ipaddress.ip_address(address).version]

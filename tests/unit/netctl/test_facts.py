@@ -7,6 +7,7 @@ import pytest
 from netctl.findings.facts import Reader, read_networkd, read_sysctls
 from netctl.findings.host_facts import HostFacts
 from netctl.findings.judge_host import networkd
+from netctl.node import LiveNode
 
 NETWORKD = "systemd/networkd.conf.d"
 
@@ -26,7 +27,7 @@ def running(tmp_path):
 
 
 def settings(root):
-    return read_networkd(Reader(), root)
+    return read_networkd(Reader(LiveNode(root=root)))
 
 
 def drop_in(root, place, name, text):
@@ -62,5 +63,6 @@ def test_what_we_install_is_what_is_wanted(running):
 
 
 def test_a_sysctl_that_says_nothing_is_absent(tmp_path):
-    write(tmp_path, ipv4__ip_forward="1\n", ipv4__conf__all__rp_filter="\n", ipv4__conf__eth0__rp_filter="2\n")
-    assert read_sysctls(Reader(), tmp_path) == {"ipv4/ip_forward": 1, "ipv4/conf/eth0/rp_filter": 2}
+    folder = tmp_path / "proc/sys/net"
+    write(folder, ipv4__ip_forward="1\n", ipv4__conf__all__rp_filter="\n", ipv4__conf__eth0__rp_filter="2\n")
+    assert read_sysctls(LiveNode(root=tmp_path)) == {"ipv4/ip_forward": 1, "ipv4/conf/eth0/rp_filter": 2}
