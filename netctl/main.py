@@ -8,6 +8,7 @@ import click
 from controlloop import __version__
 from controlloop.flags import run_command
 from netctl.apply.cli import apply, delete
+from netctl.diff.cli import diff
 from netctl.events.cli import events
 from netctl.explain.cli import explain
 from netctl.findings.cli import check, help_
@@ -19,7 +20,7 @@ from netctl.status.cli import status, wait
 COMMANDS: dict[str, tuple[click.Command, ...]] = {
     "See what is there": (status, get, leases, peers, events),
     "Ask where packets go": (explain,),
-    "Look for faults": (check, help_, wait),
+    "Look for faults": (diff, check, help_, wait),
     "Change Services": (apply, delete),
     "Try it": (lab,),
     "Netctl itself": (commands, completion, man),
