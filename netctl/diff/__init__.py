@@ -1,0 +1,1 @@
+"""`netctl diff`: what the daemons want against what the kernel holds."""
