@@ -20,18 +20,20 @@ import msgspec
 
 from lab.etcd import START_TIMEOUT_S as ETCD_TIMEOUT_S
 from lab.etcd import etcd_argv, health_argv
+from lab.fork_server import ForkServer
 from lab.host import Host, as_daemon, daemon_uid
-from lab.pods import add_pod
-from lab.processes import Process, end, identify, send, wait_for_end
-from lab.ready import ReadyListener, tail
+from lab.pods import add_pod, add_pods
+from lab.processes import Process, end, identify, kill, send, wait_for_end
+from lab.ready import ReadyListener, Waited, tail, wait_for_all
 from lab.topology import ETCD_ADDRESS, ETCD_URL, POD_NETWORK, Spec
-from lab.wiring import unwire, wire
+from lab.wiring import existing_namespaces, unwire, wire
 
 STATE_DIR = Path("/run/nodenet-lab")
 NETWORK_CONFIG = {"Network": str(POD_NETWORK), "Backend": {"Type": "vxlan"}}
 NETWORK_CONFIG_KEY = "/coreos.com/network/config"
 SUBNETS_KEY = "/coreos.com/network/subnets"
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 60.0
+PODS_AT_ONCE = 8
 NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 
 Progress = Callable[[str], None]
@@ -91,11 +93,11 @@ class Cluster:
         progress("starting etcd")
         self.start_etcd()
         self.put(NETWORK_CONFIG_KEY, msgspec.json.encode(NETWORK_CONFIG).decode())
-        progress(f"starting netagent and netproxy on {self.spec.nodes} nodes")
-        self.start_daemons([(node.name, program) for node in self.nodes for program in ("netagent", "netproxy")])
-        progress(f"attaching {len(self.pods)} pods")
-        for node, pod in self.spec.all_pods:
-            self.attach_pod(node, pod)
+        step = f"starting netagent and netproxy on {self.spec.nodes} nodes"
+        progress(step)
+        daemons = [(node.name, program) for program in ("netagent", "netproxy") for node in self.nodes]
+        self.start_daemons(daemons, lambda ready: progress(f"{step}: {ready} of {len(daemons)} ready"))
+        self.attach_pods(progress)
 
     def lay_out(self) -> None:
         """Hosts and cables, with nothing running."""
@@ -105,6 +107,16 @@ class Cluster:
 
     def attach_pod(self, node: str, pod: str) -> None:
         self._state.pods[pod] = str(add_pod(self.host(node), self.host(pod)))
+        self.save()
+
+    def attach_pods(self, progress: Progress) -> None:
+        """A few at a time, and those of one node one after the other, so that their addresses are in their order."""
+        for number in range(self.spec.pods_per_node):
+            round_ = [(node, self.host(self.spec.pod_names(node.name)[number])) for node in self.nodes]
+            for start in range(0, len(round_), PODS_AT_ONCE):
+                progress(f"attaching {len(self.pods)} pods: {len(self._state.pods)} done")
+                added = add_pods(round_[start : start + PODS_AT_ONCE])
+                self._state.pods |= {pod.name: str(address) for pod, address in added.items()}
         self.save()
 
     def _make_folder(self, host: Host) -> None:
@@ -147,27 +159,38 @@ class Cluster:
             own += ["--proxy-mode", self.spec.mode, "--balance", self.spec.balance]
         return as_daemon([executable, "--etcd-endpoints", ETCD_URL, *own])
 
-    def start_daemons(self, which: Sequence[tuple[str, str]]) -> None:
-        """Start (node, program) pairs all at once and wait until every one is ready."""
-        waiting = []
+    def start_daemons(self, which: Sequence[tuple[str, str]], told: Callable[[int], None] = lambda _: None) -> None:
+        """Start (node, program) pairs all at once and wait until every one is ready; `told` hears how many are."""
+        waited: list[Waited] = []
         try:
-            for node, program in which:
-                host = self.host(node)
-                listener = ReadyListener(host.run_dir / f"{program}.notify")
-                environment = {"NOTIFY_SOCKET": f"/run/{program}.notify"}
-                process = self.start(host, program, self.daemon_argv(node, program), environment)
-                waiting.append((listener, process))
-            for listener, process in waiting:
-                listener.wait(process, self.log_of(process.host, process.program), START_TIMEOUT_S)
+            with ForkServer() as server:
+                for node, program in which:
+                    host = self.host(node)
+                    listener = ReadyListener(host.run_dir / f"{program}.notify")
+                    process = self._start_daemon(server, host, program)
+                    waited.append(Waited(process, listener, self.log_of(node, program)))
+            wait_for_all(waited, START_TIMEOUT_S, told)
         finally:
-            for listener, _ in waiting:
-                listener.close()
+            for each in waited:
+                each.listener.close()
+
+    def _start_daemon(self, server: ForkServer, host: Host, program: str) -> Process:
+        """Forked where it runs as our units have it; what is wanted in another way is executed."""
+        argv, environment = self.daemon_argv(host.name, program), {"NOTIFY_SOCKET": f"/run/{program}.notify"}
+        usual = as_daemon([])
+        if argv[: len(usual)] != usual:
+            return self.start(host, program, argv, environment)
+        pid = server.start(host, argv[len(usual) :], self.log_of(host.name, program), environment)
+        return self._note(host, program, pid)
 
     def start(
         self, host: Host, program: str, argv: Sequence[str], environment: dict[str, str] | None = None
     ) -> Process:
         with self.log_of(host.name, program).open("ab") as log:
             pid = host.start(argv, log, environment)
+        return self._note(host, program, pid)
+
+    def _note(self, host: Host, program: str, pid: int) -> Process:
         process = identify(host.name, program, pid)
         self._state.processes.append(process)
         self.save()
@@ -207,7 +230,7 @@ class Cluster:
         new.rename(self.folder / "state.json")
 
     def down(self) -> None:
-        end(self._state.processes)
+        kill(self._state.processes)
         unwire(self.spec.name)
         # The state file goes last: whoever has to finish this after a crash finds the lab by it.
         for host in self.spec.hosts:
@@ -262,20 +285,26 @@ def names() -> Iterator[str]:
     return (path.name for path in sorted(STATE_DIR.glob("*")) if (path / "state.json").exists())
 
 
+def take_down(name: str) -> None:
+    """Also what is left of one that was killed while it was built. LabError when there is nothing of that name."""
+    folder = STATE_DIR / name
+    if (folder / "state.json").exists():
+        attach(name).down()
+    elif NAME.fullmatch(name) and (folder.exists() or existing_namespaces(name)):
+        shutil.rmtree(folder, ignore_errors=True)
+        unwire(name)
+    else:
+        attach(name)  # says what there is
+
+
 def clear_abandoned(name: str) -> None:
     """Take down the lab of that name if the process it belonged to is gone."""
-    folder = STATE_DIR / name
-    if not folder.exists():
-        unwire(name)
-        return
-    if not (folder / "state.json").exists():
-        shutil.rmtree(folder)
-        unwire(name)
-        return
-    cluster = attach(name)
-    owner = cluster._state.owner  # noqa: SLF001 - the same module
-    if owner is not None and not owner.is_alive():
-        cluster.down()
+    if (STATE_DIR / name / "state.json").exists():
+        owner = attach(name)._state.owner  # noqa: SLF001 - the same module
+        if owner is None or owner.is_alive():
+            return
+    with suppress(LabError):  # nothing there
+        take_down(name)
 
 
 def sweep() -> None:

@@ -1,6 +1,7 @@
 """Puts pods on a node's bridge as a container runtime would (CNI spec 1.0, section 3): our plugin above Debian's."""
 
 import subprocess
+from collections.abc import Sequence
 from ipaddress import IPv4Address, ip_interface
 
 import msgspec
@@ -29,18 +30,30 @@ class PodError(Exception):
 
 def add_pod(node: Host, pod: Host) -> IPv4Address:
     """Attach a pod to its node; gives back its address."""
-    install_plugin(str(node.run_dir / OUR_PLUGINS))
-    result = msgspec.json.decode(call_plugin(node, pod, "ADD"))
-    return IPv4Address(str(ip_interface(result["ips"][0]["address"]).ip))
+    return add_pods([(node, pod)])[pod]
+
+
+def add_pods(places: Sequence[tuple[Host, Host]]) -> dict[Host, IPv4Address]:
+    """Attach (node, pod) pairs all at once; addresses by pod."""
+    asked = [(node, pod, ask_plugin(node, pod, "ADD")) for node, pod in places]
+    answers = [(pod, answer(node, pod, "ADD", plugin)) for node, pod, plugin in asked]
+    return {pod: address_in(result) for pod, result in answers}
+
+
+def address_in(result: bytes) -> IPv4Address:
+    return IPv4Address(str(ip_interface(msgspec.json.decode(result)["ips"][0]["address"]).ip))
 
 
 def remove_pod(node: Host, pod: Host) -> None:
     """Take its interface away; its address is free for another pod."""
-    call_plugin(node, pod, "DEL")
+    answer(node, pod, "DEL", ask_plugin(node, pod, "DEL"))
 
 
-def call_plugin(node: Host, pod: Host, command: str) -> bytes:
-    """PodError with what the plugin said when it refused."""
+def ask_plugin(node: Host, pod: Host, command: str) -> subprocess.Popen[bytes]:
+    """The plugin, with its question; `answer` waits for it."""
+    folder = node.run_dir / OUR_PLUGINS
+    if not folder.exists():
+        install_plugin(str(folder))
     environment = {
         "CNI_COMMAND": command,
         "CNI_CONTAINERID": pod.name,
@@ -51,9 +64,19 @@ def call_plugin(node: Host, pod: Host, command: str) -> bytes:
     plugin = node.popen(
         [f"/run/{OUR_PLUGINS}/flannel"], environment=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
+    assert plugin.stdin is not None
+    plugin.stdin.write(msgspec.json.encode(CONFIG))
+    plugin.stdin.close()
+    plugin.stdin = None  # so that `communicate` only reads
+    return plugin
+
+
+def answer(node: Host, pod: Host, command: str, plugin: subprocess.Popen[bytes]) -> bytes:
+    """PodError with what the plugin said when it refused."""
     with plugin:
-        answer, _ = plugin.communicate(msgspec.json.encode(CONFIG), timeout=30)
+        said, _ = plugin.communicate(timeout=30)
     if plugin.returncode:
-        said = msgspec.json.decode(answer)
-        raise PodError(f"CNI {command} for {pod.name} on {node.name}: {said.get('msg')} {said.get('details', '')}")
-    return bytes(answer)
+        refusal = msgspec.json.decode(said)
+        text = f"{refusal.get('msg')} {refusal.get('details', '')}"
+        raise PodError(f"CNI {command} for {pod.name} on {node.name}: {text}")
+    return said

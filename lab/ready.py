@@ -1,12 +1,17 @@
 """Waits for daemons to say READY=1, as systemd would (sd_notify(3))."""
 
+import selectors
 import socket
 import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from lab.processes import Process
 
 MESSAGE_BYTES = 4096
+ASK_S = 0.1
+"""How long to hear nothing before asking who is still alive."""
 
 
 class NotStartedError(Exception):
@@ -21,25 +26,58 @@ class ReadyListener:
         self._socket.bind(str(path))
         path.chmod(0o666)
 
-    def wait(self, process: Process, log: Path, timeout_s: float) -> None:
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
-            if "READY=1" in self._received():
-                return
-            if not process.is_alive():
-                raise NotStartedError(f"{process.program} on {process.host} ended:\n{tail(log)}")
-        raise NotStartedError(f"{process.program} on {process.host} not ready after {timeout_s:g} s:\n{tail(log)}")
+    def fileno(self) -> int:
+        return self._socket.fileno()
 
-    def _received(self) -> list[str]:
-        self._socket.settimeout(0.1)
-        try:
-            return self._socket.recv(MESSAGE_BYTES).decode().split("\n")
-        except TimeoutError:
-            return []
+    def is_ready(self) -> bool:
+        """Whether the message that has come in says so; for when there is one."""
+        return "READY=1" in self._socket.recv(MESSAGE_BYTES).decode().split("\n")
 
     def close(self) -> None:
         self._socket.close()
         self.path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Waited:
+    """A daemon that was started."""
+
+    process: Process
+    listener: ReadyListener
+    log: Path
+
+
+def wait_for_all(started: Sequence[Waited], timeout_s: float, told: Callable[[int], None] = lambda _: None) -> None:
+    """Until each one is ready; `told` hears how many are. NotStartedError as soon as one is gone."""
+    due = set(started)
+    deadline = time.monotonic() + timeout_s
+    with selectors.DefaultSelector() as selector:
+        for each in started:
+            selector.register(each.listener, selectors.EVENT_READ, each)
+        while due:
+            heard = [key.data for key, _ in selector.select(ASK_S)]
+            for each in heard:
+                if each.listener.is_ready():
+                    selector.unregister(each.listener)
+                    # Nobody reads on, and a full socket would hold the daemon up.
+                    each.listener.close()
+                    due.remove(each)
+                    told(len(started) - len(due))
+            if not heard:
+                give_up_on_the_dead(due)
+            if due and time.monotonic() > deadline:
+                late = min(due, key=started.index)
+                raise NotStartedError(f"{named(late.process)} not ready after {timeout_s:g} s:\n{tail(late.log)}")
+
+
+def give_up_on_the_dead(due: Iterable[Waited]) -> None:
+    for each in due:
+        if not each.process.is_alive():
+            raise NotStartedError(f"{named(each.process)} ended:\n{tail(each.log)}")
+
+
+def named(process: Process) -> str:
+    return f"{process.program} on {process.host}"
 
 
 def tail(log: Path, lines: int = 8) -> str:

@@ -1,10 +1,15 @@
 """Makes and removes the namespaces and cables of a lab. Nothing ever stands in the root namespace, not for a moment."""
 
+import fcntl
+import socket
+import struct
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 
-from lab.processes import end, identify
+from lab.enter import inside
+from lab.processes import Process, identify, kill
 from lab.topology import CLIENT_ADDRESS, POD_NETWORK, SERVICE_NETWORK, Spec, is_namespace_of
 
 SYSCTLS = (
@@ -18,6 +23,8 @@ SYSCTLS = (
     "net.bridge.bridge-nf-call-iptables=1",
     "net.bridge.bridge-nf-call-ip6tables=1",
 )
+
+SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 
 
 def ip(*arguments: str, batch: Iterable[str] = ()) -> str:
@@ -33,16 +40,30 @@ def wire(spec: Spec) -> None:
     ip(batch=[f"netns add {spec.namespace(host)}" for host in spec.hosts])
     ip(batch=cables(spec))
     ip("-n", spec.namespace("switch"), batch=switch_lines(spec))
-    for host, address in spec.attached.items():
-        lines = ["link set lo up", f"addr add {address} dev eth0", "link set eth0 up"]
-        ip("-n", spec.namespace(host), batch=lines)
+    for host in spec.attached:
+        ip("-n", spec.namespace(host), batch=host_lines(spec, host))
     for _, pod in spec.all_pods:
-        ip("-n", spec.namespace(pod), "link", "set", "lo", "up")
+        with inside(spec.namespace(pod)):
+            raise_loopback()
     for node in spec.node_names:
-        # Without a way out a node's own call to a Service fails before any rule is asked, as on a real node.
-        ip("-n", spec.namespace(node), "route", "add", "default", "via", str(CLIENT_ADDRESS))
         set_sysctls(spec.namespace(node), SYSCTLS)
-    ip("-n", spec.namespace("client"), batch=client_routes(spec))
+
+
+def host_lines(spec: Spec, host: str) -> Iterable[str]:
+    yield "link set lo up"
+    yield f"addr add {spec.attached[host]} dev eth0"
+    yield "link set eth0 up"
+    if host in spec.node_names:
+        # Without a way out a node's own call to a Service fails before any rule is asked, as on a real node.
+        yield f"route add default via {CLIENT_ADDRESS}"
+    if host == "client":
+        yield from client_routes(spec)
+
+
+def raise_loopback() -> None:
+    """In the namespace where this thread is; netdevice(7). A hundred pods would wait for a hundred runs of `ip`."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP))
 
 
 def cables(spec: Spec) -> Iterable[str]:
@@ -68,8 +89,12 @@ def client_routes(spec: Spec) -> Iterable[str]:
 
 
 def set_sysctls(namespace: str, settings: Sequence[str]) -> None:
-    # -e: a kernel without bridge netfilter has no such setting, and then nothing to switch on.
-    subprocess.run(["ip", "netns", "exec", namespace, "sysctl", "-q", "-e", "-w", *settings], check=True)
+    with inside(namespace):
+        for setting in settings:
+            name, _, value = setting.partition("=")
+            # A kernel without bridge netfilter has no such setting, and then nothing to switch on.
+            with suppress(FileNotFoundError):
+                Path("/proc/sys", *name.split(".")).write_text(value)
 
 
 def existing_namespaces(lab: str) -> list[str]:
@@ -81,13 +106,22 @@ def existing_namespaces(lab: str) -> list[str]:
 def unwire(lab: str) -> None:
     """Remove every namespace of the lab, with whatever still runs in it; links die with their namespace."""
     names = existing_namespaces(lab)
+    kill(processes_in(names))
     # Somebody else may be at it as well: what is gone already is no failure.
-    for name in names:
-        with suppress(RuntimeError):
-            pids = ip("netns", "pids", name).split()
-            end(identify(name, "", int(pid)) for pid in pids)
     with suppress(RuntimeError):
         ip("-force", batch=[f"netns delete {name}" for name in names])
     left = existing_namespaces(lab)
     if left:
         raise RuntimeError(f"namespaces left behind: {' '.join(left)}")
+
+
+def processes_in(namespaces: Iterable[str]) -> Iterator[Process]:
+    """Whatever runs in one of them, found in one walk over all processes."""
+    wanted = set()
+    for name in namespaces:
+        with suppress(FileNotFoundError):
+            wanted.add(Path("/run/netns", name).stat().st_ino)
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (folder / "ns/net").stat().st_ino in wanted:
+                yield identify(folder.name, "", int(folder.name))

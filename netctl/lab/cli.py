@@ -52,9 +52,9 @@ def up(name: str, nodes: int, pods: int, mode: str, balance: str) -> int:
 @NAME
 def down(name: str) -> int:
     """End a lab: its processes, its namespaces, its files."""
-    from lab.cluster import attach  # noqa: PLC0415
+    from lab.cluster import take_down  # noqa: PLC0415
 
-    lab_errors(lambda: attach(name).down())
+    lab_errors(lambda: take_down(name))
     click.echo(f"lab {name} is gone")
     return 0
 
@@ -120,5 +120,18 @@ def lab_errors(action: Callable[[], T]) -> T:
 
 
 def progress() -> Callable[[str], None]:
-    started = time.monotonic()
-    return lambda step: print(f"{time.monotonic() - started:6.1f} s  {step}", file=sys.stderr, flush=True)
+    """Prints each step with the time since the start. What a step has done, behind a colon, is for terminals, where it
+    takes the line of the step.
+    """
+    started, last = time.monotonic(), ""
+
+    def tell(text: str) -> None:
+        nonlocal last
+        step = text.partition(":")[0]
+        if step != last or sys.stderr.isatty():
+            over = "\033[A\r\033[K" if step == last else ""
+            shown = text if sys.stderr.isatty() else step
+            print(f"{over}{time.monotonic() - started:6.1f} s  {shown}", file=sys.stderr, flush=True)
+        last = step
+
+    return tell

@@ -8,8 +8,8 @@ from lab.topology import Spec
 
 
 class OverlayOnly(Cluster):
-    def start_daemons(self, which):
-        super().start_daemons([(node, program) for node, program in which if program == "netagent"])
+    def start_daemons(self, which, *told):
+        super().start_daemons([(node, program) for node, program in which if program == "netagent"], *told)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from lab.processes import Process, identify
-from lab.ready import NotStartedError, ReadyListener
+from lab.ready import NotStartedError, ReadyListener, Waited, wait_for_all
 
 
 @pytest.fixture
@@ -32,14 +32,24 @@ def say(listener, *messages):
 
 def test_ready_ends_the_wait_whatever_was_said_before(listener, log):
     say(listener, b"STATUS=not READY=1 yet", b"WATCHDOG=1", b"READY=1\nSTATUS=3 services")
-    listener.wait(identify("node-1", "netproxy", os.getpid()), log, 5)
+    wait_for_all([Waited(identify("node-1", "netproxy", os.getpid()), listener, log)], 5)
+
+
+def test_of_several_that_become_ready_each_one_is_told(tmp_path, log):
+    own, heard = identify("node-1", "netproxy", os.getpid()), []
+    waited = [Waited(own, ReadyListener(tmp_path / name), log) for name in ("a", "b", "c")]
+    for each in reversed(waited):
+        say(each.listener, b"READY=1")
+    wait_for_all(waited, 5, heard.append)
+    assert heard == [1, 2, 3]
+    assert list(tmp_path.iterdir()) == [log]
 
 
 def test_a_daemon_that_ended_is_told_with_the_end_of_its_log(listener, log):
     with pytest.raises(NotStartedError, match=r"^netproxy on node-1 ended:\nline 12\n(line \d+\n)+line 19$"):
-        listener.wait(Process("node-1", "netproxy", os.getpid(), 0), log, 5)
+        wait_for_all([Waited(Process("node-1", "netproxy", os.getpid(), 0), listener, log)], 5)
 
 
 def test_a_daemon_that_stays_silent_is_told_with_the_time_it_had(listener, log):
     with pytest.raises(NotStartedError, match=r"^netproxy on node-1 not ready after 0\.1 s:\n"):
-        listener.wait(identify("node-1", "netproxy", os.getpid()), log, 0.1)
+        wait_for_all([Waited(identify("node-1", "netproxy", os.getpid()), listener, log)], 0.1)
