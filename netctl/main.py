@@ -8,6 +8,7 @@ import click
 from controlloop import __version__
 from controlloop.flags import run_command
 from netctl.apply.cli import apply, delete
+from netctl.bundle.cli import bundle
 from netctl.diff.cli import diff
 from netctl.events.cli import events
 from netctl.explain.cli import explain
@@ -16,11 +17,12 @@ from netctl.get.cli import get, leases, peers
 from netctl.lab.cli import lab
 from netctl.reference.cli import commands, completion, man
 from netctl.status.cli import status, wait
+from netctl.top.cli import top
 
 COMMANDS: dict[str, tuple[click.Command, ...]] = {
-    "See what is there": (status, get, leases, peers, events),
+    "See what is there": (status, get, leases, peers, events, top),
     "Ask where packets go": (explain,),
-    "Look for faults": (diff, check, help_, wait),
+    "Look for faults": (diff, check, help_, wait, bundle),
     "Change Services": (apply, delete),
     "Try it": (lab,),
     "Netctl itself": (commands, completion, man),

@@ -1,7 +1,7 @@
 """A node that answers from a bundle: what was asked then is answered again, word for word."""
 
-import tarfile
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,49 +10,22 @@ import msgspec
 from controlloop.client import UnreachableError
 from controlloop.command import CommandError
 from controlloop.errors import OperatorError
+from netctl.bundle import narrower
+from netctl.bundle.archive import Archive, BadArchiveError
+from netctl.bundle.questions import KERNEL, OUTPUT, PAGE, TEXT, TEXTS, Question
+from netctl.bundle.record import KIND, MANIFEST, Answer, Manifest
+from netctl.node import PROXY
+from netctl.output import API_VERSION
 
-MANIFEST = "manifest.json"
-LARGEST = 512 * 2**20
-"""Bytes, unpacked: a bundle comes from elsewhere."""
-
-
-class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
-    """To one question: the member of the archive that holds it, or why there is none."""
-
-    member: str = ""
-    error: str = ""
-    status: int = 0
-    """With which a program failed."""
-
-
-class Manifest(msgspec.Struct, frozen=True):
-    apiVersion: str  # noqa: N815 - as every document has it
-    kind: str
-    taken_at: float
-    node: str
-    daemons: tuple[str, ...]
-    answers: Mapping[str, Answer]
-    """By question, as page_question, output_question and text_question put it."""
-
-
-def page_question(daemon: str, page: str) -> str:
-    return f"page {daemon} {page}"
-
-
-def output_question(argv: Sequence[str]) -> str:
-    return f"output {' '.join(argv)}"
-
-
-def text_question(path: str) -> str:
-    return f"text {path}"
+LISTED_TABLE = "output nft -j list table "
 
 
 class BundledNode:
-    """A netctl.node.Node of the past. Each member is unpacked when it is asked for."""
+    """A netctl.node.Node of the past. Each member is unpacked, in memory, when it is asked for."""
 
     is_live = False
 
-    def __init__(self, path: Path, archive: tarfile.TarFile, manifest: Manifest) -> None:
+    def __init__(self, path: Path, archive: Archive, manifest: Manifest) -> None:
         self._path = path
         self._archive = archive
         self._manifest = manifest
@@ -61,14 +34,17 @@ class BundledNode:
     def open(cls, path: Path) -> "BundledNode":
         """OperatorError when it cannot be read, or is no bundle."""
         try:
-            archive = tarfile.open(path)  # noqa: SIM115 - open as long as the command runs
-            manifest = msgspec.json.decode(unpacked(archive, MANIFEST), type=Manifest)
-        except FileNotFoundError as error:
+            archive = Archive(path)
+            manifest = msgspec.json.decode(archive.read(MANIFEST), type=Manifest)
+        except OSError as error:
             raise OperatorError(f"--from {path}: {error.strerror}") from None
         except KeyError:
             raise OperatorError(f"--from {path}: has no {MANIFEST}; want a file that `netctl bundle` wrote") from None
-        except (OSError, tarfile.TarError, EOFError, msgspec.DecodeError, ValueError) as error:
+        except (BadArchiveError, msgspec.DecodeError) as error:
             raise OperatorError(f"--from {path}: is no bundle: {error}") from None
+        if (manifest.apiVersion, manifest.kind) != (API_VERSION, KIND):
+            what = f"{manifest.apiVersion} {manifest.kind}"
+            raise OperatorError(f"--from {path}: is a {what!r}; this netctl reads {API_VERSION} {KIND}")
         return cls(path, archive, manifest)
 
     @property
@@ -80,42 +56,72 @@ class BundledNode:
         return self._manifest.daemons
 
     def page(self, daemon: str, page: str) -> Any:
-        answer = self._answer(page_question(daemon, page))
+        if daemon == PROXY and (pick := narrower.frontend_picker(page)):
+            listed = self.page(daemon, narrower.EVERY_FRONTEND)
+            return {**listed, "items": [item for item in listed["items"] if pick(item)]}
+        question = Question(PAGE, (daemon, page))
+        answer = self._answer(question)
         if answer.error:
             raise UnreachableError(answer.error)
-        return msgspec.json.decode(self._content(answer))
+        return self._decoded(answer)
 
     def output(self, *argv: str) -> bytes:
-        answer = self._answer(output_question(argv))
+        question = Question(OUTPUT, argv)
+        if str(question) not in self._manifest.answers and narrower.is_of_nft(argv):
+            return self._nft(argv)
+        answer = self._answer(question)
         if answer.error:
             raise CommandError(argv, answer.status, answer.error)
         return self._content(answer)
 
     def text(self, path: str) -> str:
-        answer = self._answer(text_question(path))
+        answer = self._answer(Question(TEXT, (path,)))
         if answer.error:
-            raise FileNotFoundError(answer.error)
+            raise OSError(answer.status, os.strerror(answer.status), path)
         return self._content(answer).decode(errors="replace")
 
-    def _answer(self, question: str) -> Answer:
-        if (answer := self._manifest.answers.get(question)) is None:
+    def texts(self, pattern: str) -> Mapping[str, str]:
+        found: Mapping[str, str] = self._decoded(self._answer(Question(TEXTS, (pattern,))))
+        return found
+
+    def kernel(self, question: str) -> Any:
+        answer = self._answer(Question(KERNEL, (question,)))
+        if answer.error:
+            raise OSError(answer.status, answer.error)
+        return self._decoded(answer)
+
+    # -- the archive ----------------------------------------------------------------------------------------------
+
+    def _nft(self, argv: Sequence[str]) -> bytes:
+        try:
+            return msgspec.json.encode({"nftables": narrower.nft_listing(argv, self._tables())})
+        except KeyError:
+            raise CommandError(argv, 1, "Error: No such file or directory") from None
+
+    def _tables(self) -> Iterator[Mapping[str, Any]]:
+        """The entries of all tables of nftables that were listed."""
+        for question, answer in self._manifest.answers.items():
+            if not question.startswith(LISTED_TABLE):
+                continue
+            if answer.error:
+                raise CommandError(question.split()[1:], answer.status, answer.error)
+            yield from (entry for entry in self._decoded(answer)["nftables"] if "metainfo" not in entry)
+
+    def _answer(self, question: Question) -> Answer:
+        if (answer := self._manifest.answers.get(str(question))) is None:
             raise OperatorError(f"--from {self._path}: nobody asked this node for `{question}` when it was taken")
         return answer
 
     def _content(self, answer: Answer) -> bytes:
         try:
-            return unpacked(self._archive, answer.member)
-        except (KeyError, OSError, ValueError) as error:
-            raise OperatorError(f"--from {self._path}: {answer.member}: {error}") from None
+            return self._archive.read(answer.member)
+        except KeyError:
+            raise OperatorError(f"--from {self._path}: {answer.member} is missing") from None
+        except BadArchiveError as error:
+            raise OperatorError(f"--from {self._path}: is damaged: {error}") from None
 
-
-def unpacked(archive: tarfile.TarFile, name: str) -> bytes:
-    """KeyError when there is no such file; ValueError when it is too large."""
-    member = archive.getmember(name)
-    if member.size > LARGEST:
-        raise ValueError(f"{name} has {member.size} bytes; at most {LARGEST}")
-    file = archive.extractfile(member)
-    if file is None:
-        raise KeyError(name)
-    with file:
-        return file.read()
+    def _decoded(self, answer: Answer) -> Any:
+        try:
+            return msgspec.json.decode(self._content(answer))
+        except msgspec.DecodeError as error:
+            raise OperatorError(f"--from {self._path}: {answer.member} is damaged: {error}") from None

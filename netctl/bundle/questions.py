@@ -1,0 +1,159 @@
+"""All that a bundle asks a node. What is not in this table, no command can be answered from a bundle.
+
+Some questions depend on answers to others: which tables nftables has, and whether legacy ones of iptables are in use.
+Those of iptables-nft are not asked for twice: as JSON they take nft several seconds on a large node.
+"""
+
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import product
+from typing import Any, NamedTuple
+
+from netctl.findings import facts
+from netctl.findings.host_facts import is_of_iptables
+from netctl.kernel import QUESTIONS as KERNEL_QUESTIONS
+from netctl.node import PROXY
+
+PAGE, OUTPUT, TEXT, TEXTS, KERNEL = "page", "output", "text", "texts", "kernel"
+"""How a netctl.node.Node is asked."""
+LOG, PROCESS = "log", "process"
+"""For people: the last lines of a daemon's log, and what it is as a process."""
+FOLDERS = {
+    PROCESS: "processes",
+    PAGE: "pages",
+    OUTPUT: "output",
+    TEXT: "files",
+    TEXTS: "files",
+    KERNEL: "kernel",
+    LOG: "logs",
+}
+UNSPOKEN = re.compile(r"[^\w.,=:+-]+")
+LONGEST_NAME = 100
+STATUS, METRICS = "/status", "/metrics"
+JSON_FLAGS = frozenset({"-j", "-json", "--json"})
+
+
+class Question(NamedTuple):
+    kind: str
+    words: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {shlex.join(self.words)}"
+
+    @property
+    def member(self) -> str:
+        """Name of the file in the archive, for people; two questions may have the same."""
+        if self.kind in (PAGE, TEXT, TEXTS):
+            name = "/".join(UNSPOKEN.sub("_", part) for part in "/".join(self.words).split("/") if part)
+        else:
+            name = UNSPOKEN.sub("_", " ".join(self.words))[:LONGEST_NAME]
+        is_json = self.kind in (TEXTS, KERNEL) or not JSON_FLAGS.isdisjoint(self.words)
+        is_json = is_json or (self.kind == PAGE and self.words[1] != METRICS)
+        return f"{FOLDERS[self.kind]}/{name}{'.json' if is_json else '' if self.kind == TEXT else '.txt'}"
+
+
+AGENT_PAGES = (STATUS, "/peers", "/leases", "/network", METRICS)
+PROXY_PAGES = (STATUS, "/frontends", "/configz", METRICS)
+
+NFT_TABLES = ("nft", "-j", "list", "tables")
+LEGACY_NAMES = {
+    "iptables-legacy-save": "/proc/thread-self/net/ip_tables_names",
+    "ip6tables-legacy-save": "/proc/thread-self/net/ip6_tables_names",
+}
+"""Who prints legacy tables, and where the kernel says that it has some; without them, printing would make them."""
+LINKS = facts.LINKS
+ADDRESSES = ("ip", "-j", "address")
+NEIGHBORS = ("ip", "-j", "neigh", "show", "nud", "all")
+FDB = ("bridge", "-j", "fdb", "show")
+RULES = {af: ("ip", "-j", af, "rule") for af in ("-4", "-6")}
+ROUTES = {af: ("ip", "-j", af, "route", "show", "table", "all") for af in ("-4", "-6")}
+SAVED = ("iptables-nft-save", "ip6tables-nft-save")
+PROGRAMS = (
+    *facts.VERSIONS,
+    ("uname", "-a"),
+    LINKS,
+    ("ip", "-s", "link", "show"),
+    ADDRESSES,
+    *RULES.values(),
+    *ROUTES.values(),
+    NEIGHBORS,
+    FDB,
+    facts.SOCKETS,
+    ("ss", "-s"),
+    *((program,) for program in SAVED),
+    facts.MAY_TRY,
+    *facts.TRIALS.values(),
+)
+ALLOCATIONS = ("/run/cni/networks/*/*", "/var/lib/cni/networks/*/*")
+"""Where the plugin host-local notes which container has an address: a file for each, with the container's id."""
+RECENT = "/proc/thread-self/net/xt_recent/*"
+FILES = (
+    "/etc/os-release",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/uptime",
+    "/proc/net/stat/nf_conntrack",
+    "/proc/net/softnet_stat",
+    facts.SNMP,
+    facts.NETWORKD_RUNS,
+    facts.NETWORKD_FILE,
+)
+UNITS = tuple(f"/{place}/systemd/system/net{daemon}*" for place in ("etc", "usr/lib") for daemon in ("agent", "proxy"))
+PATTERNS = (
+    *(f"{facts.SYSCTL_FOLDER}/{pattern}" for pattern in facts.SYSCTLS),
+    *facts.NETWORKD_DROP_INS,
+    *ALLOCATIONS,
+    RECENT,
+    "/proc/sys/net/ipv4/conf/*/forwarding",
+    "/proc/sys/net/ipv4/ip_local_*",
+    "/proc/sys/net/ipv6/conf/*/accept_ra",
+    "/proc/sys/net/netfilter/nf_conntrack_*",
+    "/run/flannel/*.env",
+    "/etc/default/net*",
+    "/etc/cni/net.d/*",
+    "/etc/sysctl.d/*nodenet*",
+    *(f"{unit}{what}" for unit, what in product(UNITS, (".service", ".service.d/*.conf"))),
+)
+
+
+def questions(daemons: Iterable[str]) -> Iterator[Question]:
+    """Those that do not depend on an answer; each daemon's status comes first among its own."""
+    for daemon in daemons:
+        yield from (Question(PAGE, (daemon, page)) for page in (PROXY_PAGES if daemon == PROXY else AGENT_PAGES))
+        yield from (Question(kind, (daemon,)) for kind in (LOG, PROCESS))
+    yield from (Question(OUTPUT, argv) for argv in PROGRAMS)
+    yield from (Question(TEXT, (path,)) for path in FILES)
+    yield from (Question(TEXTS, (pattern,)) for pattern in dict.fromkeys(PATTERNS))
+    yield from (Question(KERNEL, (name,)) for name in KERNEL_QUESTIONS)
+
+
+def first_questions() -> Iterator[Question]:
+    """Those that `follow_ups` wants to have the answers of. They are quick."""
+    yield Question(OUTPUT, NFT_TABLES)
+    yield from (Question(TEXT, (path,)) for path in LEGACY_NAMES.values())
+
+
+def legacy_questions(names: Mapping[str, str]) -> Iterator[Question]:
+    """`names`: what the files of LEGACY_NAMES say."""
+    for program, path in LEGACY_NAMES.items():
+        if names.get(path, "").split():
+            yield Question(OUTPUT, (program,))
+
+
+def table_questions(listing: Any) -> Iterator[Question]:
+    """One for each table of nftables that is not of iptables, from `nft -j list tables`."""
+    tables = (entry["table"] for entry in listing.get("nftables", ()) if "table" in entry)
+    for table in tables:
+        if not is_of_iptables(table["family"], table["name"]):
+            yield table_question(table["family"], table["name"])
+
+
+def spoiled_questions(saved: Mapping[str, str]) -> Iterator[Question]:
+    """For tables with the names of iptables that it cannot show; `saved`: what it prints, by program."""
+    lines = {program: text.splitlines() for program, text in saved.items()}
+    yield from (table_question(*table) for table in facts.incompatible(lines) if is_of_iptables(*table))
+
+
+def table_question(family: str, name: str) -> Question:
+    return Question(OUTPUT, ("nft", "-j", "list", "table", family, name))
