@@ -14,14 +14,16 @@ from netctl.events.cli import events
 from netctl.explain.cli import explain
 from netctl.findings.cli import check, help_
 from netctl.get.cli import get, leases, peers
+from netctl.graph.cli import graph
 from netctl.lab.cli import lab
 from netctl.reference.cli import commands, completion, man
 from netctl.status.cli import status, wait
+from netctl.trace.cli import trace
 from netctl.top.cli import top
 
 COMMANDS: dict[str, tuple[click.Command, ...]] = {
-    "See what is there": (status, get, leases, peers, events, top),
-    "Ask where packets go": (explain,),
+    "See what is there": (status, get, leases, peers, events, top, graph),
+    "Ask where packets go": (explain, trace),
     "Look for faults": (diff, check, help_, wait, bundle),
     "Change Services": (apply, delete),
     "Try it": (lab,),

@@ -1,0 +1,1 @@
+"""What becomes of live packets on this node, as the kernel tells it."""

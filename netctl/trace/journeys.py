@@ -1,0 +1,171 @@
+"""Puts together what is said of each packet: from many small messages of two sources to whole journeys. Pure.
+
+The kernel names a packet by an id that changes on the way, as when it passes `lo` or needs room for an outer header.
+Then the journey is found again by what no translation changes. What legacy tables log has no id, and is found so, too.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from netctl.explain.walk import HOOKS
+from netctl.trace.headers import Ends, Headers
+from netctl.trace.log_messages import LogEvent
+from netctl.trace.trace_messages import TraceEvent
+from netctl.trace.trace_table import PICK, STATES, first, last
+
+SETTLED_S = 0.05
+"""After its last step, for what the other source still has to say."""
+SILENT_S = 0.3
+"""A packet of which nothing is heard for so long went nowhere."""
+FINAL = ("drop", "stolen", "queue")
+LOGS = 2000
+"""That may wait for their packet."""
+STARTS = {first(hook): hook for hook in HOOKS}
+ENDS = {last(hook): hook for hook in HOOKS}
+
+
+@dataclass(slots=True)
+class Visit:
+    """One hook that the packet came to."""
+
+    hook: str
+    came_in: int = 0
+    goes_out: int = 0
+    before: Headers | None = None
+    after: Headers | None = None
+    """None: it did not come to the end of the hook."""
+    steps: list[TraceEvent | LogEvent] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Journey:
+    start: Headers
+    began: float
+    """Seconds of the monotonic clock, as is `heard`."""
+    heard: float
+    visits: list[Visit] = field(default_factory=list)
+    state: str = ""
+    """Of the connection: `new`, `established`... Empty: not seen."""
+
+    @property
+    def came_in(self) -> int:
+        return self.visits[0].came_in
+
+    @property
+    def stopped_by(self) -> TraceEvent | None:
+        """The rule or policy of nf_tables that ended it."""
+        steps = self.visits[-1].steps
+        found = steps[-1] if steps else None
+        return found if isinstance(found, TraceEvent) and found.verdict in FINAL else None
+
+    @property
+    def is_at_end(self) -> bool:
+        visit = self.visits[-1]
+        return visit.after is not None and visit.hook in ("input", "postrouting")
+
+    @property
+    def seen_ends(self) -> set[Ends]:
+        return {each.ends for visit in self.visits for each in (visit.before, visit.after) if each}
+
+
+class Journeys:
+    """Of the packets that one trace table picked."""
+
+    def __init__(self, table: str, loopback: int) -> None:
+        """`loopback`: the index of `lo`."""
+        self._table = table
+        self._loopback = loopback
+        self.takes_new = True
+        """Whether packets that are picked now are followed."""
+        self._by_id: dict[int, Journey] = {}
+        self._open: list[Journey] = []
+        self._logs: list[tuple[float, LogEvent]] = []
+
+    @property
+    def has_open(self) -> bool:
+        return bool(self._open)
+
+    def hear(self, event: TraceEvent, now: float) -> None:
+        """One message. Of packets that others trace nothing is kept."""
+        journey = self._by_id.get(event.packet)
+        is_ours = event.family == "inet" and event.table == self._table
+        if is_ours and event.headers and (event.chain == PICK or journey is None):
+            journey = self._begin(event, event.headers, now)
+        if journey is None:
+            return
+        journey.heard = now
+        if is_ours:
+            self._note_place(journey, event)
+        elif event.handle or event.kind != "rule":
+            journey.visits[-1].steps.append(event)
+
+    def log(self, event: LogEvent, now: float) -> None:
+        self._logs = [*self._logs[-LOGS:], (now, event)]
+
+    def _begin(self, event: TraceEvent, seen: Headers, now: float) -> Journey | None:
+        """The journey of an id that is new, or used again."""
+        is_picked = event.chain == PICK and event.came_in != self._loopback
+        journey = None if is_picked else self._known_again(seen)
+        if journey is None:
+            if event.chain != PICK or not self.takes_new:
+                return None
+            journey = Journey(seen, now, now)
+            self._open.append(journey)
+        self._by_id[event.packet] = journey
+        return journey
+
+    def _known_again(self, seen: Headers) -> Journey | None:
+        """The latest one that came to the end of a hook as this packet comes to the next."""
+        for journey in reversed(self._open):
+            after = journey.visits[-1].after
+            if after and (after.mark, after.ends) == (seen.mark, seen.ends):
+                return journey
+        return None
+
+    def _note_place(self, journey: Journey, event: TraceEvent) -> None:
+        if event.target in STATES:
+            journey.state = journey.state or event.target
+        if event.headers and event.chain in ENDS:
+            self._visit(journey, ENDS[event.chain], event).after = event.headers
+        elif event.headers:
+            hook = STARTS.get(event.chain) or ("prerouting" if event.came_in else "output")
+            self._visit(journey, hook, event).before = event.headers
+
+    @staticmethod
+    def _visit(journey: Journey, hook: str, event: TraceEvent) -> Visit:
+        if not journey.visits or journey.visits[-1].hook != hook:
+            journey.visits.append(Visit(hook))
+        visit = journey.visits[-1]
+        visit.came_in, visit.goes_out = event.came_in or visit.came_in, event.goes_out or visit.goes_out
+        return visit
+
+    # -- those that are over --------------------------------------------------------------------------------------
+
+    def over(self, now: float) -> Iterator[Journey]:
+        """In the order in which they began; each one once."""
+        done = [each for each in self._open if self._is_over(each, now)]
+        if not done:
+            return
+        self._open = [each for each in self._open if each not in done]
+        self._by_id = {number: each for number, each in self._by_id.items() if each in self._open}
+        for journey in done:
+            self._add_logs(journey)
+            yield journey
+        oldest = min((each.began for each in self._open), default=now - SILENT_S)
+        self._logs = [each for each in self._logs if each[0] >= oldest - SILENT_S]
+
+    def _is_over(self, journey: Journey, now: float) -> bool:
+        waits_for = SILENT_S
+        if journey.stopped_by or (journey.is_at_end and journey.visits[-1].goes_out != self._loopback):
+            waits_for = SETTLED_S
+        return now - journey.heard >= waits_for
+
+    def _add_logs(self, journey: Journey) -> None:
+        """Behind what nf_tables did at the same hook: which of the two came first nobody says."""
+        seen = journey.seen_ends
+        for when, event in self._logs:
+            fits = event.headers.mark == journey.start.mark and event.headers.ends in seen
+            if fits and when >= journey.began - SILENT_S:
+                visit = next((each for each in journey.visits if each.hook == event.hook), None)
+                if visit:
+                    visit.steps.append(event)
