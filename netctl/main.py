@@ -18,8 +18,8 @@ from netctl.graph.cli import graph
 from netctl.lab.cli import lab
 from netctl.reference.cli import commands, completion, man
 from netctl.status.cli import status, wait
-from netctl.trace.cli import trace
 from netctl.top.cli import top
+from netctl.trace.cli import trace
 
 COMMANDS: dict[str, tuple[click.Command, ...]] = {
     "See what is there": (status, get, leases, peers, events, top, graph),
