@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from controlloop.http_server import Answer, json_answer
-from proxy.frontends import Frontend, Protocol, ServiceName
+from proxy.frontends import Balance, Frontend, Protocol, ServiceName
 from proxy.tracker import Tracker
 
 
@@ -45,8 +45,14 @@ def document(frontend: Frontend) -> dict[str, Any]:
         "scope": frontend.scope.value,
         "balance": frontend.balance.value,
         "endpoints": [str(endpoint) for endpoint in frontend.endpoints],
+        "weights": weights(frontend),
         "inside": None if frontend.inside is None else [str(endpoint) for endpoint in frontend.inside],
         "sources": [str(network) for network in frontend.sources],
         "refusal": frontend.refusal.value,
         "affinity_s": frontend.affinity_s,
     }
+
+
+def weights(frontend: Frontend) -> list[int] | None:
+    """Of the endpoints in their order; None where each has the same share."""
+    return [endpoint.weight for endpoint in frontend.endpoints] if frontend.balance is Balance.WEIGHTED else None

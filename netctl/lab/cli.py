@@ -3,11 +3,13 @@
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import click
 
 from controlloop.errors import OperatorError
+from netctl.graph.cli import drawn
 
 T = TypeVar("T")
 
@@ -78,6 +80,25 @@ def status(name: str) -> int:
     for node_name, pod in cluster.spec.all_pods:
         click.echo(f"{pod} on {node_name}: {cluster.pod_address(pod)}")
     return worst
+
+
+@lab.command()
+@NAME
+@drawn
+def graph(name: str, form: str, file: Path | None) -> int:
+    """Draw the whole lab, as all its nodes see each other.
+
+    Exit code 0: no findings; 1: some; 3: a daemon does not answer.
+    """
+    from lab.cluster import attach  # noqa: PLC0415
+    from netctl.graph.command import draw  # noqa: PLC0415
+    from netctl.graph.reading import read_answers  # noqa: PLC0415
+    from netctl.node import LiveNode  # noqa: PLC0415
+
+    cluster = lab_errors(lambda: attach(name))
+    places = [(LiveNode(each.run_dir / "nodenet"), each.name) for each in cluster.nodes]
+    attached = cluster.spec.attached
+    return draw([read_answers(node, own, str(attached[own].ip)) for node, own in places], form, file)
 
 
 @lab.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
