@@ -38,7 +38,8 @@ def chain_differences(
     name, owner = f"{table} chain {chain}", owners.of(key, NOBODY)
     missing, extra = lines_that_differ(want or (), have or ())
     made, left = (f":{chain}",) if have is None else (), (f":{chain}",) if want is None else ()
-    if owner.name or want is None or missing == want:
+    is_reordered = have is not None and want is not None and sorted(have) == sorted(want)
+    if owner.name or want is None or is_reordered:
         wanted, actual = (*made, *appended(chain, missing)), (*left, *appended(chain, extra))
         yield Difference(place, name, owner if want is None or owner.name else owners.daemon, wanted, actual)
         return

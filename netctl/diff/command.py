@@ -59,10 +59,11 @@ def show(node: Node, form: str) -> int:
     if form in ("json", "yaml"):
         click.echo(render_document(drift.document, form))
     elif form == "name":
-        names = "\n".join(escaped(f"{each.place}/{each.object}") for each in drift.differences)
-        click.echo(names, nl=bool(names))
+        for each in drift.differences:
+            click.echo(escaped(f"{each.place}/{each.object}"))
     else:
-        click.echo("\n".join(unified(drift, painter(), everything=form == "wide")))
+        for line in unified(drift, painter(), everything=form == "wide"):
+            click.echo(line)
     return drift.exit_code
 
 
