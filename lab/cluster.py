@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -50,6 +50,8 @@ class State(msgspec.Struct):
     processes: list[Process] = []
     pods: dict[str, str] = {}
     """Address by pod."""
+    faults: dict[str, str] = {}
+    """What is broken, and on which host."""
 
 
 class Cluster:
@@ -214,6 +216,14 @@ class Cluster:
         self._state.processes.remove(process)
         self.save()
 
+    def end(self, host: str, program: str) -> None:
+        """End a program if it runs."""
+        if self.is_running(host, program):
+            end([self.process(host, program)])
+
+    def is_running(self, host: str, program: str) -> bool:
+        return any(each.is_alive() for each in self.processes if (each.host, each.program) == (host, program))
+
     def switch_mode(self, mode: str) -> None:
         """Restart every netproxy in another mode; the rules of the old one stay until the new ones are in."""
         running = [process for process in self.processes if process.program == "netproxy"]
@@ -221,6 +231,21 @@ class Cluster:
         self.spec = self._state.spec = msgspec.structs.replace(self.spec, mode=mode)
         self._state.processes = [process for process in self.processes if process not in running]
         self.start_daemons([(node.name, "netproxy") for node in self.nodes])
+
+    # -- faults ---------------------------------------------------------------------------------------------------
+
+    @property
+    def faults(self) -> Mapping[str, str]:
+        """On which host, by the fault's name; the oldest first."""
+        return self._state.faults
+
+    def note_fault(self, name: str, host: str) -> None:
+        self._state.faults[name] = host
+        self.save()
+
+    def forget_fault(self, name: str) -> None:
+        del self._state.faults[name]
+        self.save()
 
     # -- state and down -------------------------------------------------------------------------------------------
 

@@ -14,22 +14,49 @@ from lab.cluster import Cluster, LabError
 from lab.host import Host
 
 PORT = 8080
+RESPONDS = "responder"
+WEB_ADDRESS, WEB_NODE_PORT = "10.96.0.100", 30099
 CALL_TIMEOUT_S = 2.0
 BARE_PYTHON = (sys.executable, "-I", "-S")
 RESPONDER = str(Path(__file__).with_name("responder.py"))
 CALLER = str(Path(__file__).with_name("caller.py"))
 
 
-def start_responders(cluster: Cluster, timeout_s: float = 10.0) -> None:
+def start_responders(cluster: Cluster) -> None:
     """One server in every pod, listening when this returns."""
     for pod in cluster.pods:
-        cluster.start(pod, "responder", [*BARE_PYTHON, RESPONDER, pod.name, str(PORT)])
-    deadline = time.monotonic() + timeout_s
+        launch_responder(cluster, pod)
     for pod in cluster.pods:
-        while "listening" not in cluster.log_of(pod.name, "responder").read_text():
-            if time.monotonic() > deadline:
-                raise LabError(f"no responder on {pod.name} within {timeout_s:g} s")
-            time.sleep(0.01)
+        wait_until_listening(cluster, pod)
+
+
+def start_responder(cluster: Cluster, pod: Host) -> None:
+    """The server of one pod, unless it runs."""
+    if not cluster.is_running(pod.name, RESPONDS):
+        launch_responder(cluster, pod)
+        wait_until_listening(cluster, pod)
+
+
+def launch_responder(cluster: Cluster, pod: Host) -> None:
+    cluster.log_of(pod.name, RESPONDS).unlink(missing_ok=True)
+    cluster.start(pod, RESPONDS, [*BARE_PYTHON, RESPONDER, pod.name, str(PORT)])
+
+
+def wait_until_listening(cluster: Cluster, pod: Host, timeout_s: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while "listening" not in cluster.log_of(pod.name, RESPONDS).read_text():
+        if time.monotonic() > deadline:
+            raise LabError(f"no responder on {pod.name} within {timeout_s:g} s")
+        time.sleep(0.01)
+
+
+def serve_web(cluster: Cluster, pod: Host) -> None:
+    """Service default/lab-web, whose endpoint is this pod alone. Nodes follow within milliseconds."""
+    start_responder(cluster, pod)
+    web = service("lab-web", WEB_ADDRESS)
+    web["spec"]["type"] = "NodePort"
+    web["spec"]["ports"][0]["nodePort"] = WEB_NODE_PORT
+    apply(cluster, web, endpoint_slice("lab-web", cluster, [pod.name]))
 
 
 def ping_all(cluster: Cluster) -> Iterator[tuple[str, Mapping[str, bool]]]:

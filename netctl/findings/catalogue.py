@@ -106,6 +106,12 @@ OVERLAY = {
         "Read which rule the kernel refused, or who removes them.",
         "journalctl -u netagent -n 50",
     ),
+    "NN113": Entry(
+        "packets are lost on the way",
+        "Some of the pings to that node are answered and some are not: connections work and are slow.",
+        "Look for errors and drops at the NICs and switches between, and for a link that is full.",
+        "ip -s link",
+    ),
 }
 
 SERVICES = {

@@ -7,6 +7,9 @@ from typing import Any
 from netctl.findings.finding import Finding
 from netctl.findings.host_facts import Frontend
 
+LOSSY = 0.9
+"""Answers of a way that loses more than by accident: at least 2 of 20."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ping:
@@ -16,6 +19,8 @@ class Ping:
     full_bytes: int
     """The largest packet that the way out lets pass."""
     full_answers: bool
+    share: float = 1.0
+    """Of the small ones, how many were answered: 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,9 @@ def judge_net(facts: NetFacts) -> Iterator[Finding]:
     for peer in facts.peers:
         ping = next((facts.pings[ip] for ip in peer["public_ips"] if ip in facts.pings), None)
         yield from judge_peer(peer, ping, is_deaf=facts.overlay.get(peer["key"]) is False)
+        if ping and 0 < ping.share <= LOSSY:
+            evidence = f"{1 - ping.share:.0%} of the pings past the overlay were not answered"
+            yield Finding("NN113", named(peer), evidence, next=f"ping -c 100 -i 0.05 {peer['public_ips'][0]}")
     for frontend, outcome in facts.calls.items():
         if outcome:
             evidence = f"a connection from this node: {outcome}"
@@ -42,7 +50,7 @@ def judge_net(facts: NetFacts) -> Iterator[Finding]:
 
 def judge_peer(peer: Mapping[str, Any], ping: Ping | None, *, is_deaf: bool) -> Iterator[Finding]:
     """`is_deaf`: its end of the overlay answers no ping. That finds who never answered a probe, as flanneld."""
-    name = f"{peer['key']} at {', '.join(peer['public_ips']) or 'no address'}"
+    name = named(peer)
     if not peer["programmed"] and not peer["skipped"]:
         yield Finding("NN110", name, "its lease is valid, its route is not in the kernel")
     if peer["lost_since"] or (is_deaf and peer["programmed"]):
@@ -59,6 +67,10 @@ def judge_peer(peer: Mapping[str, Any], ping: Ping | None, *, is_deaf: bool) -> 
     elif ping and ping.answers and not ping.full_answers:
         evidence = f"pings of {ping.full_bytes} bytes, the MTU of our interface, do not arrive there; small ones do"
         yield Finding("NN105", name, evidence, next=f"ping -M do -s {ping.full_bytes - 28} {peer['public_ips'][0]}")
+
+
+def named(peer: Mapping[str, Any]) -> str:
+    return f"{peer['key']} at {', '.join(peer['public_ips']) or 'no address'}"
 
 
 def underlay(ping: Ping | None) -> str:

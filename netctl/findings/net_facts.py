@@ -7,6 +7,7 @@ import asyncio
 import errno
 import ipaddress
 import os
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -23,6 +24,8 @@ U = TypeVar("U")
 PEERS, SERVICES = 64, 64
 TIMEOUT_S = 1.0
 SMALL_BYTES = 56
+PINGS, PING_EVERY_S = 20, 0.02
+RECEIVED = re.compile(rb"(\d+) received")
 HEADERS = {4: 28, 6: 48}
 """Bytes of IP and ICMP before what ping counts."""
 
@@ -79,7 +82,7 @@ async def overlay_answers(peer: Mapping[str, Any]) -> bool | None:
         return None
     address = ipaddress.ip_network(peer["subnets"][0]).network_address
     try:
-        return await is_answered(str(address), SMALL_BYTES)
+        return await answered_share(str(address), SMALL_BYTES) > 0
     except CommandError:
         return None
 
@@ -91,21 +94,23 @@ async def ping(node: Node, address: str) -> Ping | None:
         return None
     full_bytes = mtu - HEADERS[ipaddress.ip_address(address).version]
     try:
-        small, full = await asyncio.gather(is_answered(address, SMALL_BYTES), is_answered(address, full_bytes))
+        small, full = await asyncio.gather(answered_share(address, SMALL_BYTES), answered_share(address, full_bytes))
     except CommandError:
         return None
-    return Ping(small, mtu, full)
+    return Ping(small > 0, mtu, full > 0, small)
 
 
-async def is_answered(address: str, size: int) -> bool:
-    """CommandError where there is no ping, or it may not."""
+async def answered_share(address: str, size: int) -> float:
+    """0 to 1 of PINGS. CommandError where there is no ping, or it may not."""
+    count = ["-c", str(PINGS), "-i", str(PING_EVERY_S)]
     try:
-        await run(["ping", "-q", "-n", "-c", "2", "-i", "0.2", "-W", "1", "-M", "do", "-s", str(size), address])
+        said = await run(["ping", "-q", "-n", *count, "-W", "1", "-M", "do", "-s", str(size), address])
     except CommandError as error:
         if error.returncode == 1:
-            return False
+            return 0.0
         raise
-    return True
+    found = RECEIVED.search(said)
+    return int(found[1]) / PINGS if found else 1.0
 
 
 async def call(frontend: Frontend) -> str:

@@ -4,16 +4,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import NoReturn
 
 import click
 
 from controlloop.errors import OperatorError
 from netctl.graph.cli import drawn
-
-T = TypeVar("T")
-
-NAME = click.option("--name", default="lab", show_default=True, help="Which lab.")
+from netctl.lab.faults_cli import break_, heal
+from netctl.lab.options import NAME, lab_errors, named
 
 
 @click.group()
@@ -77,6 +75,8 @@ def status(name: str) -> int:
         found.node = found.node or node.name
         click.echo(found.render(painter()))
         worst = max(worst, found.exit_code)
+    for fault, host in cluster.faults.items():
+        click.echo(f"fault {fault} on {host}; `netctl lab heal{named(name)} {fault}` ends it")
     for node_name, pod in cluster.spec.all_pods:
         click.echo(f"{pod} on {node_name}: {cluster.pod_address(pod)}")
     return worst
@@ -123,23 +123,6 @@ def exec(name: str, host: str, argv: tuple[str, ...]) -> NoReturn:  # noqa: A001
         raise OperatorError(f"lab exec: {program[0]} on {host}: {error.strerror}") from None
 
 
-def named(name: str) -> str:
-    return "" if name == "lab" else f" --name {name}"
-
-
-def lab_errors(action: Callable[[], T]) -> T:
-    """Whatever the lab refuses, as one line to the operator."""
-    from lab.cluster import LabError  # noqa: PLC0415
-    from lab.host import ProgramError  # noqa: PLC0415
-    from lab.pods import PodError  # noqa: PLC0415
-    from lab.ready import NotStartedError  # noqa: PLC0415
-
-    try:
-        return action()
-    except (LabError, NotStartedError, PodError, ProgramError) as error:
-        raise OperatorError(f"lab: {error}") from None
-
-
 def progress() -> Callable[[str], None]:
     """Prints each step with the time since the start. What a step has done, behind a colon, is for terminals, where it
     takes the line of the step.
@@ -156,3 +139,7 @@ def progress() -> Callable[[str], None]:
         last = step
 
     return tell
+
+
+lab.add_command(break_)
+lab.add_command(heal)
