@@ -17,19 +17,11 @@ import msgspec
 
 from controlloop.client import UnreachableError, get
 from controlloop.command import CommandError
+from netctl.bundle.question import KERNEL, LOG, OUTPUT, PAGE, PROCESS, STATUS, TEXT, TEXTS, Question
 from netctl.bundle.questions import (
-    KERNEL,
     LEGACY_NAMES,
-    LOG,
     NFT_TABLES,
-    OUTPUT,
-    PAGE,
-    PROCESS,
     SAVED,
-    STATUS,
-    TEXT,
-    TEXTS,
-    Question,
     first_questions,
     legacy_questions,
     questions,

@@ -9,7 +9,7 @@ import click
 from controlloop.printable import escaped
 from netctl.bundle.archive import write
 from netctl.bundle.collect import collected
-from netctl.bundle.questions import LOG, PAGE, STATUS, Question
+from netctl.bundle.question import LOG, PAGE, STATUS, Question
 from netctl.bundle.record import Record
 from netctl.exit_codes import OK
 from netctl.node import LiveNode

@@ -4,90 +4,45 @@ Some questions depend on answers to others: which tables nftables has, and wheth
 Those of iptables-nft are not asked for twice: as JSON they take nft several seconds on a large node.
 """
 
-import re
-import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
+from controlloop.family import Family
+from netctl.bundle.question import KERNEL, LOG, METRICS, OUTPUT, PAGE, PROCESS, STATUS, TEXT, TEXTS, Question
+from netctl.explain import recorded
+from netctl.explain.command import ALLOCATIONS
 from netctl.findings import facts
 from netctl.findings.host_facts import is_of_iptables
 from netctl.kernel import QUESTIONS as KERNEL_QUESTIONS
 from netctl.node import PROXY
-
-PAGE, OUTPUT, TEXT, TEXTS, KERNEL = "page", "output", "text", "texts", "kernel"
-"""How a netctl.node.Node is asked."""
-LOG, PROCESS = "log", "process"
-"""For people: the last lines of a daemon's log, and what it is as a process."""
-FOLDERS = {
-    PROCESS: "processes",
-    PAGE: "pages",
-    OUTPUT: "output",
-    TEXT: "files",
-    TEXTS: "files",
-    KERNEL: "kernel",
-    LOG: "logs",
-}
-UNSPOKEN = re.compile(r"[^\w.,=:+-]+")
-LONGEST_NAME = 100
-STATUS, METRICS = "/status", "/metrics"
-JSON_FLAGS = frozenset({"-j", "-json", "--json"})
-
-
-class Question(NamedTuple):
-    kind: str
-    words: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"{self.kind} {shlex.join(self.words)}"
-
-    @property
-    def member(self) -> str:
-        """Name of the file in the archive, for people; two questions may have the same."""
-        if self.kind in (PAGE, TEXT, TEXTS):
-            name = "/".join(UNSPOKEN.sub("_", part) for part in "/".join(self.words).split("/") if part)
-        else:
-            name = UNSPOKEN.sub("_", " ".join(self.words))[:LONGEST_NAME]
-        is_json = self.kind in (TEXTS, KERNEL) or not JSON_FLAGS.isdisjoint(self.words)
-        is_json = is_json or (self.kind == PAGE and self.words[1] != METRICS)
-        return f"{FOLDERS[self.kind]}/{name}{'.json' if is_json else '' if self.kind == TEXT else '.txt'}"
-
 
 AGENT_PAGES = (STATUS, "/peers", "/leases", "/network", METRICS)
 PROXY_PAGES = (STATUS, "/frontends", "/configz", METRICS)
 
 NFT_TABLES = ("nft", "-j", "list", "tables")
 LEGACY_NAMES = {
-    "iptables-legacy-save": "/proc/thread-self/net/ip_tables_names",
-    "ip6tables-legacy-save": "/proc/thread-self/net/ip6_tables_names",
+    f"{program}-legacy-save": recorded.LEGACY_NAMES[family]
+    for family, program in ((Family.V4, "iptables"), (Family.V6, "ip6tables"))
 }
 """Who prints legacy tables, and where the kernel says that it has some; without them, printing would make them."""
-LINKS = facts.LINKS
-ADDRESSES = ("ip", "-j", "address")
-NEIGHBORS = ("ip", "-j", "neigh", "show", "nud", "all")
-FDB = ("bridge", "-j", "fdb", "show")
-RULES = {af: ("ip", "-j", af, "rule") for af in ("-4", "-6")}
-ROUTES = {af: ("ip", "-j", af, "route", "show", "table", "all") for af in ("-4", "-6")}
 SAVED = ("iptables-nft-save", "ip6tables-nft-save")
 PROGRAMS = (
     *facts.VERSIONS,
     ("uname", "-a"),
-    LINKS,
+    facts.LINKS,
     ("ip", "-s", "link", "show"),
-    ADDRESSES,
-    *RULES.values(),
-    *ROUTES.values(),
-    NEIGHBORS,
-    FDB,
+    recorded.ADDRESSES,
+    *recorded.RULES.values(),
+    *recorded.ROUTES.values(),
+    recorded.NEIGHBORS,
+    recorded.FDB,
     facts.SOCKETS,
     ("ss", "-s"),
     *((program,) for program in SAVED),
     facts.MAY_TRY,
     *facts.TRIALS.values(),
 )
-ALLOCATIONS = ("/run/cni/networks/*/*", "/var/lib/cni/networks/*/*")
-"""Where the plugin host-local notes which container has an address: a file for each, with the container's id."""
-RECENT = "/proc/thread-self/net/xt_recent/*"
 FILES = (
     "/etc/os-release",
     "/proc/loadavg",
@@ -104,8 +59,8 @@ PATTERNS = (
     *(f"{facts.SYSCTL_FOLDER}/{pattern}" for pattern in facts.SYSCTLS),
     *facts.NETWORKD_DROP_INS,
     *ALLOCATIONS,
-    RECENT,
-    "/proc/sys/net/ipv4/conf/*/forwarding",
+    recorded.RECENT,
+    *map(recorded.SETTING.format, recorded.SETTINGS),
     "/proc/sys/net/ipv4/ip_local_*",
     "/proc/sys/net/ipv6/conf/*/accept_ra",
     "/proc/sys/net/netfilter/nf_conntrack_*",

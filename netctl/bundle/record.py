@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from controlloop import __version__
-from netctl.bundle.questions import Question
+from netctl.bundle.question import Question
 from netctl.output import API_VERSION
 
 FOLDER = "nodenet-bundle"

@@ -12,7 +12,7 @@ from controlloop.command import CommandError
 from controlloop.errors import OperatorError
 from netctl.bundle import narrower
 from netctl.bundle.archive import Archive, BadArchiveError
-from netctl.bundle.questions import KERNEL, OUTPUT, PAGE, TEXT, TEXTS, Question
+from netctl.bundle.question import KERNEL, OUTPUT, PAGE, TEXT, TEXTS, Question
 from netctl.bundle.record import KIND, MANIFEST, Answer, Manifest
 from netctl.node import PROXY
 from netctl.output import API_VERSION

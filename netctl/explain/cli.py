@@ -1,15 +1,18 @@
 """`netctl explain`."""
 
+from pathlib import Path
+
 import click
 
-from netctl.options import OUTPUT, node_of
+from netctl.options import FROM, OUTPUT, node_of
 
 
 @click.command()
 @click.argument("ends", nargs=-1, required=True, metavar="[SOURCE] DESTINATION")
 @click.option("--verify", is_flag=True, help="Send one packet, and compare.")
 @OUTPUT
-def explain(ends: tuple[str, ...], *, verify: bool, form: str) -> int:
+@FROM
+def explain(ends: tuple[str, ...], *, verify: bool, form: str, bundle: Path | None) -> int:
     """What becomes of a packet on this node, and why; sends nothing.
 
     SOURCE is an address, a pod of this node, or - for this node itself. DESTINATION is ADDRESS:PORT, [IPV6]:PORT or
@@ -22,4 +25,4 @@ def explain(ends: tuple[str, ...], *, verify: bool, form: str) -> int:
 
     if len(ends) > 2:
         raise click.UsageError(f"explain: {ends[2]!r} is too much; want [SOURCE] DESTINATION")
-    return show(ends[0] if len(ends) == 2 else "-", ends[-1], form, node_of(None), verify=verify)
+    return show(ends[0] if len(ends) == 2 else "-", ends[-1], form, node_of(bundle), verify=verify)

@@ -2,11 +2,11 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from pathlib import Path
+from pathlib import PurePath
 from shutil import get_terminal_size
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
@@ -26,10 +26,14 @@ from netctl.node import PROXY, Node
 from netctl.output import render_document
 from proxy.frontends import ANY_NODE_ADDRESS
 
+if TYPE_CHECKING:
+    from netctl.explain.recorded import RecordedRules, RecordedSight
+
+Eyes: TypeAlias = "KernelSight | RecordedSight"
 UNSPECIFIED: Mapping[Family, IPAddress] = {Family.V4: IPv4Address(0), Family.V6: IPv6Address(0)}
 ENDLESS = 10_000
 """Columns, for a script that looks for words."""
-ALLOCATIONS = ("/run/cni/networks", "/var/lib/cni/networks")
+ALLOCATIONS = ("/run/cni/networks/*/*", "/var/lib/cni/networks/*/*")
 """Where the plugin host-local notes which container has an address: a file for each, with the container's id."""
 
 
@@ -38,6 +42,8 @@ def explain(source: str, destination: str, form: str, node: Node, *, verify: boo
     try:
         explanation = explained(source, read_target(destination), node)
         if verify:
+            if not node.is_live:
+                raise OperatorError("explain --verify: a bundle takes no packets; leave out --from or --verify")
             from netctl.explain.verify import verified  # noqa: PLC0415
 
             explanation.verified = verified(explanation)
@@ -70,22 +76,34 @@ def shown(explanation: Explanation, form: str) -> str:
 
 def explained(source: str, target: Target, node: Node) -> Explanation:
     """UnreachableError when only netproxy could say what the target is."""
-    caller = None if source in THIS_NODE else address_of(source)
+    caller = None if source in THIS_NODE else address_of(source, node)
     place, protocol, frontend = resolved(target, caller, node)
     family = Family.of(place.address)
     if caller is not None and Family.of(caller) is not family:
         raise OperatorError(f"explain: {caller} and {place.address} are of two families; want both of one")
-    with closing(KernelSight(family)) as sight:
+    sight, rules = eyes(family, node)
+    with closing(sight):
         packet = first_packet(sight, caller, place, protocol)
         notes = Notes()
-        outcomes = Journey(list(RuleReader(family, sight).rulesets()), sight, notes).travel(packet)
+        outcomes = Journey(list(rules.rulesets()), sight, notes).travel(packet)
         live, found = (True, frontend) if frontend else owner(sight, packet, node)
         peers = listed_peers(node)
         hops = {each: hop(each.packet.to.address, each.route, sight, peers) for each in outcomes}
     return Explanation(packet, outcomes, notes, hops, found, live)
 
 
-def first_packet(sight: KernelSight, caller: IPAddress | None, to: Place, protocol: str) -> Packet:
+def eyes(family: Family, node: Node) -> "tuple[Eyes, RuleReader | RecordedRules]":
+    """What sees routes and sets, and what reads rules: the kernel's, or those of a record."""
+    if node.is_live:
+        live = KernelSight(family)
+        return live, RuleReader(family, live)
+    from netctl.explain.recorded import RecordedRules, RecordedSight  # noqa: PLC0415 - seldom
+
+    recorded = RecordedSight(family, node)
+    return recorded, RecordedRules(family, recorded, node)
+
+
+def first_packet(sight: Eyes, caller: IPAddress | None, to: Place, protocol: str) -> Packet:
     if caller is None:
         source = sight.route(to.address).source or UNSPECIFIED[Family.of(to.address)]
         return Packet(source, to, protocol)
@@ -100,7 +118,7 @@ def first_packet(sight: KernelSight, caller: IPAddress | None, to: Place, protoc
 # -- names ------------------------------------------------------------------------------------------------------------
 
 
-def address_of(name: str) -> IPAddress:
+def address_of(name: str, node: Node) -> IPAddress:
     """An address, or the name of a container or of a lab's client."""
     try:
         return ip_address(name)
@@ -110,13 +128,11 @@ def address_of(name: str) -> IPAddress:
         from lab.topology import CLIENT_ADDRESS  # noqa: PLC0415
 
         return CLIENT_ADDRESS
-    for file in (file for folder in ALLOCATIONS for file in sorted(Path(folder).glob("*/*"))):
-        try:
-            container, address = file.read_text().split("\n")[0].strip(), ip_address(file.name)
-        except (OSError, ValueError):
-            continue
+    for path, text in (file for pattern in ALLOCATIONS for file in node.texts(pattern).items()):
+        container = text.partition("\n")[0].strip()
         if container and container.startswith(name):
-            return address
+            with suppress(ValueError):
+                return ip_address(PurePath(path).name)
     raise OperatorError(
         f"explain: {name!r} is no address, and no pod on this node is called so; want an address, or - for this node"
     )
@@ -152,7 +168,7 @@ def frontends(node: Node, page: str) -> Sequence[Mapping[str, Any]]:
     return items
 
 
-def owner(sight: KernelSight, packet: Packet, node: Node) -> tuple[bool, Mapping[str, Any] | None]:
+def owner(sight: Eyes, packet: Packet, node: Node) -> tuple[bool, Mapping[str, Any] | None]:
     """Whether netproxy answers, and the frontend that was called."""
     addresses = [packet.to.address]
     if sight.is_local(packet.to.address):

@@ -19,10 +19,12 @@ from controlloop.command import CommandError, clean_environment, find
 from controlloop.family import Family, IPAddress
 from controlloop.nft.elements import UnknownTypeError
 from controlloop.nft.notifications import GENERIC_HEADER
-from netagent.link_messages import IFLA_MTU, decode_link
+from netagent.link_messages import IFLA_MTU
 from netagent.messages import (
     AF_BRIDGE,
     IFINFOMSG,
+    IFLA_INFO_KIND,
+    IFLA_LINKINFO,
     NDA_DST,
     NDA_LLADDR,
     NDMSG,
@@ -44,11 +46,12 @@ from netagent.messages import (
     integer,
     mac_bytes,
     messages,
+    text_of,
 )
 from netagent.netlink import Channel
-from netagent.state import Link
 from netctl.explain.nft_requests import element_request, element_value, table_listing, table_name
 from netctl.explain.walk import RouteAnswer, Unsure
+from netctl.explain.walk_overlay import KINDS
 from proxy.iptables.address_sets import AddressSets
 
 NETLINK_NETFILTER = 12
@@ -60,7 +63,7 @@ AF = {"ip": Family.V4.af, "ip6": Family.V6.af, "inet": 1}
 """nft's families; the last one is NFPROTO_INET (linux/netfilter.h)."""
 RTA_SRC, RTA_IIF, RTA_PREFSRC, RTA_METRICS, RTA_MARK, RTAX_MTU = 2, 3, 7, 8, 16, 2
 RTM_F_FIB_MATCH = 0x2000
-KINDS = {1: "unicast", 2: "local", 3: "broadcast", 5: "multicast", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
+ROUTES = {1: "unicast", 2: "local", 3: "broadcast", 5: "multicast", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
 REFUSALS = {errno.EINVAL: "blackhole", errno.EACCES: "prohibit", errno.EHOSTUNREACH: "unreachable"}
 """What a lookup fails with (net/ipv4/fib_semantics.c, fib_props); everything else is no route."""
 RECENT = Path("/proc/thread-self/net/xt_recent")
@@ -116,7 +119,7 @@ class KernelSight:
         destination = address_of(found.get(RTA_DST))
         metrics = attributes(found.get(RTA_METRICS, b""), 0)
         return RouteAnswer(
-            KINDS.get(kind, "none"),
+            ROUTES.get(kind, "none"),
             name_of(integer(found.get(RTA_OIF))),
             address_of(found.get(RTA_GATEWAY)),
             address_of(found.get(RTA_PREFSRC)),
@@ -143,10 +146,12 @@ class KernelSight:
         except OSError:
             return {}
 
-    def link(self, device: str) -> tuple[Link | None, int]:
-        """The device, if it is of a kind that an overlay has, and its MTU."""
+    def link(self, device: str) -> tuple[str, int]:
+        """Its kind, if it is one that an overlay has, and its MTU."""
         payload = self._routes.ask(RTM_GETLINK, IFINFOMSG.pack(0, 0, self._routes.index_of(device), 0, 0))
-        return decode_link(payload, name_of), integer(attributes(payload, IFINFOMSG.size).get(IFLA_MTU))
+        found = attributes(payload, IFINFOMSG.size)
+        kind = text_of(attributes(found.get(IFLA_LINKINFO, b""), 0).get(IFLA_INFO_KIND))
+        return KINDS.get(kind, ""), integer(found.get(IFLA_MTU))
 
     # -- tables and sets ------------------------------------------------------------------------------------------
 

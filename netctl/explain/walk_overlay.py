@@ -6,10 +6,11 @@ from ipaddress import ip_network
 from typing import Any, Protocol
 
 from controlloop.family import IPAddress
-from netagent.state import IpipLink, Link, VxlanLink, WireguardLink
 from netctl.explain.walk import RouteAnswer
 
-KINDS: Mapping[type[Link], str] = {VxlanLink: "vxlan", IpipLink: "ipip", WireguardLink: "wireguard"}
+VXLAN, IPIP, WIREGUARD = "vxlan", "ipip", "wireguard"
+KINDS: Mapping[str, str] = {VXLAN: VXLAN, IPIP: IPIP, WIREGUARD: WIREGUARD, "tun": WIREGUARD}
+"""Devices of overlays, by what the kernel calls them: wireguard-go has TUN devices."""
 
 
 class PathSight(Protocol):
@@ -19,7 +20,9 @@ class PathSight(Protocol):
 
     def tunnel_end(self, device: str, mac: str) -> IPAddress | None: ...
 
-    def link(self, device: str) -> tuple[Link | None, int]: ...
+    def link(self, device: str) -> tuple[str, int]:
+        """One of the values of KINDS, or nothing, and the MTU."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +68,16 @@ def hop(to: IPAddress, route: RouteAnswer | None, sight: PathSight, peers: Seque
         return Hop(f"{route.kind} route" if route else "none", problem="no way there")
     if route.kind == "local":
         return Hop("local: this node", "lo", mtu=sight.link("lo")[1])
-    link, mtu = sight.link(route.device)
+    kind, mtu = sight.link(route.device)
     text = f"{sight.matched(to).prefix}{f' via {route.gateway}' if route.gateway else ''} dev {route.device}"
     next_hop = route.gateway or to
-    mac = sight.neighbor(route.device, next_hop) if not isinstance(link, IpipLink | WireguardLink) else ""
-    end = sight.tunnel_end(route.device, mac) if isinstance(link, VxlanLink) and mac else None
-    if isinstance(link, IpipLink):
+    mac = sight.neighbor(route.device, next_hop) if kind not in (IPIP, WIREGUARD) else ""
+    end = sight.tunnel_end(route.device, mac) if kind == VXLAN and mac else None
+    if kind == IPIP:
         end = route.gateway
     peer = peer_named(end or next_hop, to, peers)
-    known = Hop(
-        text, route.device, KINDS.get(type(link), "") if link else "", route.gateway, mac, end, peer, route.mtu or mtu
-    )
-    return known if not isinstance(link, VxlanLink) else with_problem(known)
+    known = Hop(text, route.device, kind, route.gateway, mac, end, peer, route.mtu or mtu)
+    return with_problem(known) if kind == VXLAN else known
 
 
 def with_problem(found: Hop) -> Hop:

@@ -43,7 +43,7 @@ class Wanted:
 def read_filter(wanted: Wanted, node: Node) -> PacketFilter:
     """OperatorError that names what is wrong, UnreachableError when only netproxy could say what is meant."""
     is_from_node = wanted.source in THIS_NODE
-    source = None if is_from_node or wanted.source == ANY else _source(wanted.source)
+    source = None if is_from_node or wanted.source == ANY else _source(wanted.source, node)
     called = [with_protocol(each, wanted.protocol or "") for each in _called(wanted.destination, node)]
     fitting = tuple(each for each in called if _is_one_family(source, each.network))
     if not fitting:
@@ -52,11 +52,11 @@ def read_filter(wanted: Wanted, node: Node) -> PacketFilter:
     return PacketFilter(source, is_from_node, fitting)
 
 
-def _source(text: str) -> IPNetwork:
+def _source(text: str, node: Node) -> IPNetwork:
     if network := read_network(text):
         return network
     try:
-        return ip_network(address_of(text))
+        return ip_network(address_of(text, node))
     except OperatorError as error:
         raise as_of_trace(error) from None
 

@@ -22,9 +22,10 @@ from netctl.explain.command import explained
 from netctl.explain.flow_words import Target
 from netctl.explain.walk import Verdict
 from netctl.explain.walk_hooks import NO_WAY
+from netctl.node import LiveNode
 from proxy.frontends import Protocol
 
-NOWHERE = Path("/nonexistent")
+NOWHERE = LiveNode(Path("/nonexistent"))
 SEED = int(os.environ.get("EXPLAIN_SEED", "1"))
 ROUNDS = 5
 FLOWS = 14

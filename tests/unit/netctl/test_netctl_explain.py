@@ -7,7 +7,6 @@ import pytest
 
 from controlloop.errors import OperatorError
 from controlloop.nft.elements import UnknownTypeError
-from netagent.state import IpipLink, VxlanLink
 from netctl.explain.explanation import Explanation
 from netctl.explain.flow_words import Target, read_target
 from netctl.explain.iptables_matches import Question, answer
@@ -164,14 +163,13 @@ def test_keys_of_elements():
 
 # -- the way behind the rules -----------------------------------------------------------------------------------------
 
-VXLAN = VxlanLink("flannel.1", 1, 8472, "eth0", ip_address("10.10.0.1"), "02:00:00:00:00:01", 1450)
 PEERS = [{"key": "10.244.2.0-24", "public_ips": ["10.10.0.2"], "subnets": ["10.244.2.0/24"]}]
 GATEWAY = ip_address("10.244.2.0")
 OVER = RouteAnswer("unicast", "flannel.1", GATEWAY)
 
 
 class Paths:
-    def __init__(self, link=VXLAN, mac="02:00:00:00:00:02", end="10.10.0.2"):
+    def __init__(self, link="vxlan", mac="02:00:00:00:00:02", end="10.10.0.2"):
         self._link, self._mac, self._end = link, mac, end and ip_address(end)
 
     def matched(self, _):
@@ -195,7 +193,7 @@ def test_a_peers_pod_is_behind_its_tunnel():
 
 def test_over_ipip_the_gateway_is_the_end():
     to_peer = RouteAnswer("unicast", "flannel.ipip", ip_address("10.10.0.2"))
-    found = hop(PEER_POD, to_peer, Paths(IpipLink("flannel.ipip", None, 1480)), PEERS)
+    found = hop(PEER_POD, to_peer, Paths("ipip"), PEERS)
     assert (found.kind, str(found.tunnel_end), found.peer) == ("ipip", "10.10.0.2", "10.244.2.0-24")
 
 
