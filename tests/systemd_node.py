@@ -50,7 +50,7 @@ ip link set eth0 up
 ip route add default via 10.10.255.254
 exec chroot . env -i container=unshare PATH={path} /lib/systemd/systemd --system
 """
-PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+PATH = "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def missing() -> str:

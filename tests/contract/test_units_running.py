@@ -1,4 +1,4 @@
-"""The units under systemd itself, installed as systemd/README.md says, line by line."""
+"""The units under systemd itself, installed as docs/operations.md says, line by line."""
 
 import json
 import re
@@ -6,11 +6,11 @@ import re
 import pytest
 from systemd_node import CLONE, booted, missing
 
-README = (CLONE / "systemd/README.md").read_text()
-BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+PAGE = (CLONE / "docs/operations.md").read_text()
+BLOCKS = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
 DAEMONS = ["netagent", "netproxy"]
 CAP_NET_ADMIN, CAP_NET_RAW = 1 << 12, 1 << 13
-NETCTL = "/usr/lib/nodenet/bin/netctl"
+NETCTL = "netctl"
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=f"needs {missing()}")
 
@@ -126,14 +126,51 @@ def test_wireguard_go_outlives_its_daemon(node):
 def test_legacy_iptables_is_written_with_its_drop_in(node):
     for program in ("iptables", "ip6tables"):
         node.run(f"update-alternatives --quiet --set {program} /usr/sbin/{program}-legacy")
-    node.run(f"cd {CLONE}/systemd\n{block('legacy-iptables.conf')}")
-    drop_in = "netproxy.service.d/legacy-iptables.conf"
-    node.run(f"cd {CLONE}/systemd; install -D -t /etc/systemd/system/netagent.service.d {drop_in}")
-    node.run("systemctl daemon-reload; systemctl restart netagent")
+    node.run(f"cd {CLONE}/systemd\n{block('netproxy.service.d/legacy-iptables.conf')}")
     node.eventually(lambda: is_ready(node), "ready")
     assert int(process(node, "netproxy")["CapEff"][0], 16) == CAP_NET_ADMIN | CAP_NET_RAW
     assert ":NETAGENT" in node.run("iptables-legacy-save")
     assert ":NETPROXY-SERVICES" in node.run("iptables-legacy-save -t nat")
+
+
+FLANNELD_WAS_HERE = """
+    printf '[Service]\\nExecStart=/bin/sleep infinity\\n[Install]\\nWantedBy=multi-user.target\\n' \\
+        > /etc/systemd/system/flanneld.service
+    systemctl daemon-reload
+    systemctl enable --now flanneld
+    iptables -t nat -N FLANNEL-POSTRTG
+    iptables -t nat -A POSTROUTING -j FLANNEL-POSTRTG
+    ip link set flannel.1 address 02:00:00:00:00:07
+"""
+"""What it leaves, with a stand-in for the program; device, lease and subnet.env are as another agent made them."""
+
+
+def device(node):
+    [found] = json.loads(node.run("ip -j link show flannel.1"))
+    return found["ifindex"]
+
+
+def test_a_node_of_flannel_is_taken_over_and_given_back(node):
+    node.run(
+        "systemctl disable --now netagent; /usr/lib/nodenet/bin/netagent --cleanup; systemctl enable --now netagent"
+    )
+    node.eventually(lambda: is_ready(node), "ready")
+    node.run(f"systemctl disable --now netagent\n{FLANNELD_WAS_HERE}")
+    before = device(node), node.run("cat /run/flannel/subnet.env")
+    node.run(block("systemctl disable --now flanneld"))
+    assert (device(node), node.run("cat /run/flannel/subnet.env")) == before
+    assert "FLANNEL" not in node.run("iptables-save")
+    assert node.show("flanneld", "ActiveState") == "inactive"
+    node.run(block("systemctl enable --now flanneld"))
+    assert (device(node), node.run("cat /run/flannel/subnet.env")) == before
+    assert "netagent" not in node.run("nft list tables")
+    assert node.show("netagent", "ActiveState") == "inactive"
+    node.run("systemctl disable --now flanneld; systemctl start netagent")
+    node.eventually(lambda: is_ready(node), "ready again")
+
+
+def test_metrics_are_on_the_socket(node):
+    assert "netagent_ready 1" in node.run(block("localhost/metrics"))
 
 
 def test_stopping_leaves_everything_and_cleaning_up_takes_only_ours(node):
@@ -141,8 +178,7 @@ def test_stopping_leaves_everything_and_cleaning_up_takes_only_ours(node):
     node.run("systemctl stop netproxy netagent")
     assert ":NETPROXY-SERVICES" in node.run("iptables-legacy-save -t nat")
     assert "flannel.1" in node.run("ip -br link")
-    for daemon in DAEMONS:
-        node.run(f". /etc/default/{daemon}; /usr/lib/nodenet/bin/{daemon} $NET{daemon[3:].upper()}_OPTIONS --cleanup")
+    node.run(f"{block('netproxy --cleanup')}\n/usr/lib/nodenet/bin/netagent --cleanup")
     assert "NETPROXY" not in node.run("iptables-legacy-save; iptables-nft-save")
     assert "flannel" not in node.run("ip -br link; ip route")
     assert node.run("nft list tables").split("\n").count("table ip foreign") == 1
