@@ -54,6 +54,9 @@ class Tracker:
         """All Services that we serve, also those whose frontends an older one has."""
         return self._services.keys()
 
+    def slices_of(self, service: ServiceName) -> list[ServiceSlice]:
+        return self._slices.of(service)
+
     def taken_in(self) -> TakenIn:
         return TakenIn(self._node, self._options, list(self._services.values()), self._slices.all())
 
