@@ -43,8 +43,10 @@ NAMES: Mapping[type[Object], Callable[..., str]] = {
 
 
 def text_of(one: Object) -> str:
-    """The whole object. Of a secret nothing is said, not even that it is there: who compares cannot see it."""
-    return str(replace(one, preshared_key="") if isinstance(one, WireguardPeer) else one)
+    """The whole object, but of WireGuard's peers: what is secret stays so, and their endpoints move with them."""
+    if isinstance(one, WireguardPeer):
+        return str(replace(one, preshared_key="", endpoint=None)).replace(" endpoint (none)", "")
+    return str(one)
 
 
 def wanted_objects(overlay: Overlay) -> Iterator[Wanted]:

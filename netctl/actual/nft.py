@@ -3,8 +3,7 @@
 Asked, in each FAMILY: `nft --json --terse list ruleset FAMILY`, and `nft --json list map FAMILY TABLE NAME`, or `set`.
 """
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -12,10 +11,8 @@ import msgspec
 
 from controlloop.nft.listing import entries, parse
 from controlloop.nft.state import Chain, Container, Key, Rule, Value
+from netctl.actual.nft_words import rule_text, words
 from netctl.node import Node
-
-WORDS = {"==": "", "in": "", "&": "and ", "|": "or ", "^": "xor "}
-"""Of an operator, as nft prints it."""
 
 
 class Count(NamedTuple):
@@ -67,44 +64,3 @@ def with_texts(listing: bytes, table: str) -> dict[Key, Value]:
         assert isinstance(chain, Chain)
         state[Key("chain", name)] = replace(chain, rules=tuple(found))
     return state
-
-
-def rule_text(expression: Any) -> str:
-    """Close to what nft prints; what is not known here stays JSON."""
-    return " ".join(statement_text(*each) for statement in expression for each in statement.items())
-
-
-def statement_text(kind: str, inner: Any) -> str:
-    if kind == "match":
-        return f"{words(inner['left'])} {WORDS.get(inner['op'], inner['op'] + ' ')}{words(inner['right'])}"
-    if kind == "counter":
-        return "counter"
-    if kind in ("jump", "goto"):
-        return f"{kind} {inner['target']}"
-    return kind if inner is None else f"{kind} {words(inner)}"
-
-
-def words(value: Any) -> str:
-    """A key, a value or an operand, in the words of a listing."""
-    if not isinstance(value, dict):
-        return value if isinstance(value, str) else json.dumps(value)
-    ((kind, inner), *_) = value.items()
-    reader = READERS.get(kind)
-    return reader(inner) if reader else json.dumps(value)
-
-
-READERS: Mapping[str, Any] = {
-    "concat": lambda inner: " . ".join(map(words, inner)),
-    "elem": lambda inner: words(inner["val"]),
-    "goto": lambda inner: f"goto {inner['target']}",
-    "jump": lambda inner: f"jump {inner['target']}",
-    "drop": lambda inner: "drop",  # noqa: ARG005 - it has nothing inside
-    "accept": lambda inner: "accept",  # noqa: ARG005
-    "return": lambda inner: "return",  # noqa: ARG005
-    "payload": lambda inner: f"{inner['protocol']} {inner['field']}" if "field" in inner else json.dumps(inner),
-    "meta": lambda inner: inner["key"] if inner["key"] in ("iifname", "oifname") else f"meta {inner['key']}",
-    "ct": lambda inner: f"ct {inner['key']}",
-    "prefix": lambda inner: f"{words(inner['addr'])}/{inner['len']}",
-    "range": lambda inner: "-".join(map(words, inner)),
-    "set": lambda inner: f"{{ {', '.join(map(words, inner))} }}",
-}

@@ -95,11 +95,15 @@ def route_of(family: Family, item: Mapping[str, Any]) -> Route:
 def read_standing(node: Node, devices: Collection[str]) -> Iterator[Object]:
     """Addresses, neighbors and FDB entries on these devices: what somebody set there, not what the kernel learned."""
     yield from read_addresses(node, devices)
+    yield from read_neighbors(node, devices)
+    yield from read_fdb(node, devices)
+
+
+def read_neighbors(node: Node, devices: Collection[str]) -> Iterator[Neighbor]:
     for argv in NEIGHBORS.values():
         for item in asked(node, argv):
             if item["dev"] in devices and "PERMANENT" in item["state"] and "lladdr" in item:
                 yield Neighbor(ip_address(item["dst"]), item["lladdr"], item["dev"])
-    yield from read_fdb(node, devices)
 
 
 def read_addresses(node: Node, devices: Collection[str]) -> Iterator[LinkAddress]:

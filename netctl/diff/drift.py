@@ -79,9 +79,13 @@ class Owners:
                 key = keys[each] if isinstance(each, int) else tuple(each)
                 self._names.setdefault(key, []).append(name)
 
+    def names(self, key: Hashable) -> Sequence[str]:
+        """Of all that want it; the empty one is the daemon's."""
+        return self._names.get(key, ())
+
     def of(self, key: Hashable, default: Owner | None = None) -> Owner:
         """`default` for what nobody wants alone; else the daemon."""
-        names = [name for name in self._names.get(key, ()) if name]
+        names = [name for name in self.names(key) if name]
         if not names:
             return default or self.daemon
         return Owner(f"{self._kind} {min(names)}", len(names) - 1)
