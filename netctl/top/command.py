@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import click
 
 from controlloop.client import UnreachableError
+from controlloop.printable import escaped
 from netctl.exit_codes import OK, REFUSED, UNREACHABLE
 from netctl.node import Node
 from netctl.output import render_document
@@ -169,7 +170,10 @@ def title(watch: Watch, request: Request) -> str:
     if sized := watch.usage.last_bytes:
         said += f"  {human(sum(count.bytes.total() for count in sized.counts.values()) / sized.bytes_s)} bytes/s"
     said += f"  every {request.interval_s:g} s  by {request.choice.sort}"
-    return f"{said}  filter {request.choice.text}" if request.choice.text and not request.choice.typing else said
+    if not (text := request.choice.text):
+        return said
+    shown = sum(text.casefold() in str(owner).casefold() for owner in services)
+    return f"filter {escaped(text)}: {shown} of {said.removeprefix('netctl top  ')}"
 
 
 def obey(key: str, choice: Choice, usage: Usage) -> bool:

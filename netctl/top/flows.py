@@ -75,7 +75,7 @@ class Flows:
                 if each.kind == BEGUN:
                     self._connections[each.way] += 1
                 elif each.size is not None:
-                    self._bytes[each.way] += max(0, each.size - self._known.pop(each.id, 0))
+                    self._grown(each.way, each.size - self._known.pop(each.id, 0))
 
     def take_connections(self) -> Counter[Way]:
         """Those since the last time."""
@@ -92,6 +92,10 @@ class Flows:
         taken, self._bytes = self._bytes, Counter()
         return taken, self._listed_at - before
 
+    def _grown(self, way: Way, by: int) -> None:
+        if by > 0:
+            self._bytes[way] += by
+
     def _list_flows(self) -> None:
         began, self._listed_at = time.process_time(), time.monotonic()
         known: dict[int, int] = {}
@@ -99,7 +103,7 @@ class Flows:
             for each in listed(family):
                 if each.size is not None:
                     known[each.id] = each.size
-                    self._bytes[each.way] += max(0, each.size - self._known.get(each.id, 0))
+                    self._grown(each.way, each.size - self._known.get(each.id, 0))
         self._known = known
         self._listing_due = time.monotonic() + SHARE * (time.process_time() - began)
 

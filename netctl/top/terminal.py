@@ -73,7 +73,7 @@ class Terminal:
         return fallback.columns, fallback.lines
 
     def show(self, lines: Sequence[str]) -> None:
-        body = f"{TO_END_OF_LINE}\r\n".join(lines)
+        body = f"{TO_END_OF_LINE}\n".join(lines)  # which the terminal makes a return, too
         self._write(f"{HOME}{body}{TO_END_OF_LINE}{TO_END_OF_SCREEN}")
 
     def keys(self, until: float, source: Source) -> list[str]:
