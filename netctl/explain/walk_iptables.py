@@ -179,9 +179,9 @@ class IptablesRules:
             notes.step(place, target.lower(), matching(rule))
             yield True, Branch(1.0, replace(packet, masqueraded=True), Verdict.ACCEPT)
         elif target == "MARK" and "--set-xmark" in given:
-            marked = replace(packet, mark=marked(packet.mark, given))
-            notes.step(place, f"mark {marked.mark:#x}", matching(rule))
-            yield False, Branch(1.0, marked)
+            after = replace(packet, mark=marked(packet.mark, given))
+            notes.step(place, f"mark {after.mark:#x}", matching(rule))
+            yield False, Branch(1.0, after)
         elif target == "SET":
             name = given["--add-set"].split()[0] if "--add-set" in given else ""
             yield False, Branch(1.0, replace(packet, member_of=packet.member_of | {name}))
