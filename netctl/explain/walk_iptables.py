@@ -4,7 +4,7 @@ Chains are asked for when the packet comes to them: a large node has ten thousan
 """
 
 import shlex
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from typing import NamedTuple
@@ -173,13 +173,13 @@ class IptablesRules:
         elif target == "RETURN":
             yield True, Branch(1.0, packet)
         elif target == "DNAT" and (to := _place(given.get("--to-destination", ""), packet)):
-            notes.step(place, "dnat", self._balancing(table, chain))
+            notes.step(place, "dnat", balancing(self._chain(table, chain)[1]))
             yield True, Branch(1.0, packet.translated(to), Verdict.ACCEPT)
         elif target in ("MASQUERADE", "SNAT"):
             notes.step(place, target.lower(), matching(rule))
             yield True, Branch(1.0, replace(packet, masqueraded=True), Verdict.ACCEPT)
         elif target == "MARK" and "--set-xmark" in given:
-            after = replace(packet, mark=marked(packet.mark, given))
+            after = replace(packet, mark=mark_after(packet.mark, given))
             notes.step(place, f"mark {after.mark:#x}", matching(rule))
             yield False, Branch(1.0, after)
         elif target == "SET":
@@ -203,14 +203,15 @@ class IptablesRules:
         if not rule.comment and not rule.target.startswith(GATES):
             notes.forget_jump(seen, rule.target)
 
-    def _balancing(self, table: str, chain: str) -> str:
-        """How a chain chooses among endpoints, for who reads."""
-        rules = [rule for rule in self._chain(table, chain)[1] if rule.target == "DNAT"]
-        names = {option.name for rule in rules for option in rule.matches}
-        ends = len({rule.arguments.get("--to-destination") for rule in rules})
-        how = "round robin" if "--every" in names else "at random"
-        memory = ", who is known goes there again" if {"--match-set", "--update"} & names else ""
-        return f"one of {ends}, {how}{memory}" if ends > 1 else "the only one"
+
+def balancing(rules: Iterable[Rule]) -> str:
+    """How a chain chooses among endpoints, for who reads."""
+    translating = [rule for rule in rules if rule.target == "DNAT"]
+    names = {option.name for rule in translating for option in rule.matches}
+    ends = len({rule.arguments.get("--to-destination") for rule in translating})
+    how = "round robin" if "--every" in names else "at random"
+    memory = ", who is known goes there again" if {"--match-set", "--update"} & names else ""
+    return f"one of {ends}, {how}{memory}" if ends > 1 else "the only one"
 
 
 def _place(text: str, packet: Packet) -> Place | None:
@@ -225,7 +226,7 @@ def _place(text: str, packet: Packet) -> Place | None:
         return None
 
 
-def marked(mark: int, given: Mapping[str, str]) -> int:
+def mark_after(mark: int, given: Mapping[str, str]) -> int:
     """`--set-xmark V/M` clears the bits of M and flips those of V."""
     value, _, mask = given["--set-xmark"].partition("/")
     return mark & ~int(mask or ALL_BITS, 0) ^ int(value, 0)
