@@ -2,7 +2,7 @@
 // Lists, the filter and tooltips. Foreign text becomes text nodes and attributes, never markup.
 
 const graph = JSON.parse(document.getElementById("document").textContent);
-const STEP = 100; // rows at once: a page of ten thousand Services must open at once, too
+const STEP = 50; // rows at once: a page of ten thousand Services must open at once, too
 const nodes = graph.overlays.flatMap((overlay) => overlay.nodes);
 const names = new Map(nodes.map((node) => [node.id, node.name]));
 const hues = new Map([...names.keys()].map((id, index) => [id, index % 10])); // as selection.py has them

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import product
 from typing import Any
 
 from netctl.findings.finding import verdict
@@ -21,6 +22,8 @@ CARD = (SHEET - 2 * MARGIN - GUTTER) / 2
 SCALE = (CARD - 2 * PAD) / WIDTH
 HEAD, HEADING, LINE = 70.0, 56.0, 34.0
 """Heights: of the sheet's head, of a card's, of one finding."""
+MATCHED = 7
+"""Figures whose every arrangement is tried: those of two overlays and the Services."""
 FINDINGS = 6
 """Shown; the others are counted."""
 
@@ -96,10 +99,8 @@ def finding_lines(findings: Sequence[Document], top: float) -> Iterator[str]:
 
 
 def arranged(every: Sequence[Figure], top: float) -> tuple[list[str], float]:
-    """In two columns that end together, each figure where there is more room; and the height of the sheet."""
-    columns: tuple[list[Figure], list[Figure]] = ([], [])
-    for figure in every:
-        min(columns, key=depth).append(figure)
+    """In two columns that end together; and the height of the sheet."""
+    columns = in_columns(every)
     bottom = top + max(map(depth, columns))
     cards = []
     for left, column in zip((MARGIN, MARGIN + CARD + GUTTER), columns, strict=True):
@@ -109,6 +110,21 @@ def arranged(every: Sequence[Figure], top: float) -> tuple[list[str], float]:
             cards.append(card(figure, Box(left, edge, CARD, height)))
             edge += height + GUTTER
     return cards, bottom - GUTTER + MARGIN
+
+
+def in_columns(every: Sequence[Figure]) -> tuple[list[Figure], list[Figure]]:
+    """As even as they get with the order kept in each; of many, the later ones go where there is room."""
+    first, *few = every[:MATCHED]
+    sides = product((0, 1), repeat=len(few))
+    splits = [([first, *picked(few, side, 0)], picked(few, side, 1)) for side in sides]
+    columns = min(splits, key=lambda pair: max(map(depth, pair)))
+    for figure in every[MATCHED:]:
+        min(columns, key=depth).append(figure)
+    return columns
+
+
+def picked(few: Sequence[Figure], sides: Sequence[int], side: int) -> list[Figure]:
+    return [figure for figure, where in zip(few, sides, strict=True) if where == side]
 
 
 def depth(column: Sequence[Figure]) -> float:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from netctl.graph.figures.svg import MONO, WIDTH, Box, Figure, group, shortened, tag, title
+from netctl.graph.figures.svg import MONO, WIDTH, Box, Figure, fitted, group, shortened, tag, title
 from netctl.graph.selection import Palette, rest
 
 Document = Mapping[str, Any]
@@ -12,22 +12,35 @@ LIMIT = 8
 """Ports of Services."""
 ENDPOINTS = 6
 """Of each port; the others stand together."""
+LINES = 28
+"""Of all of them together."""
 LINE, BETWEEN = 19.0, 16.0
-BAR, TO, END = 146.0, 194.0, 372.0
+BAR, TO, END = 144.0, 184.0, 344.0
 """Left edges of the Service's bar, of the endpoints and of the nodes."""
 
 
 def flows(document: Document, palette: Palette) -> Figure:
     ports, body, top = document["services"], [], 4.0
-    for port in ports[:LIMIT]:
-        places = lines_of(port)
+    shown = list(with_room(ports))
+    for port, places in shown:
         bar = Box(BAR, top, 6, max(1, len(places)) * LINE)
         body.append(draw_port(port, places, palette, bar))
         top += max(bar.height, 30.0) + BETWEEN
-    if words := rest(LIMIT, len(ports), "ports of Services") or ("" if ports else "no Services"):
+    if words := rest(len(shown), len(ports), "ports of Services") or ("" if ports else "no Services"):
         body.append(tag("text", x=0, y=top + 6, class_="note", text=words))
         top += 12
     return Figure("Services", "shares of new connections, by endpoint and node", top, "".join(body), "flows")
+
+
+def with_room(ports: Sequence[Document]) -> Iterator[tuple[Document, list[Document]]]:
+    """The first ports, with the lines of each."""
+    lines = 0
+    for port in ports[:LIMIT]:
+        places = lines_of(port)
+        lines += len(places)
+        if lines > LINES:
+            return
+        yield port, places
 
 
 def lines_of(port: Document) -> list[Document]:
@@ -70,17 +83,22 @@ def draw_places(places: Sequence[Document], palette: Palette, bar: Box) -> Itera
         band = Box(TO, bar.top + index * LINE + 1, END - TO, LINE - 3)
         hue, thick = palette.hue(one["node"]), bar.height * one["share"] / whole
         yield tag("path", d=ribbon(start, start + thick, band), class_=f"ribbon {hue}")
-        yield from draw_place(one, palette.name(one["node"]), hue, band)
+        yield draw_place(one, palette.name(one["node"]), hue, band)
         start += thick
 
 
-def draw_place(one: Document, node: str, hue: str, band: Box) -> Iterator[str]:
+def draw_place(one: Document, node: str, hue: str, band: Box) -> str:
     share, base = f"{one['share']:.1%}".replace(".0%", "%"), band.top + 12
-    yield band.rect(f"band {hue}", 0)
-    yield tag("text", x=TO + 6, y=base, class_="mono", text=shortened(one["address"], 130, MONO))
-    yield tag("text", x=END - 6, y=base, class_="small end strong", text=share)
-    yield Box(END, band.top, 6, band.height).rect(hue, 0)
-    yield tag("text", x=END + 11, y=base, class_="small", text=shortened(node, WIDTH - END - 11))
+    size, name = fitted(node, WIDTH - END - 11)
+    return tag(
+        "g",
+        title(f"{one['address']}: {share}", node),
+        band.rect(f"band {hue}", 0),
+        tag("text", x=TO + 5, y=base, class_="mono", text=shortened(one["address"], END - TO - 48, MONO)),
+        tag("text", x=END - 5, y=base, class_="small end strong", text=share),
+        Box(END, band.top, 6, band.height).rect(hue, 0),
+        tag("text", x=END + 11, y=base, class_=size, text=name),
+    )
 
 
 def ribbon(upper: float, lower: float, band: Box) -> str:

@@ -7,10 +7,11 @@ where there is no room for every node.
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from math import ceil
 from typing import Any
 
 from netctl.graph.figures.paths import number, told
-from netctl.graph.figures.svg import WIDTH, Box, Figure, group, shortened, tag, title
+from netctl.graph.figures.svg import TINY, WIDTH, Box, Figure, fitted, group, shortened, tag, title
 from netctl.graph.health import LOST
 from netctl.graph.selection import Palette, chosen_nodes, rest
 
@@ -22,9 +23,11 @@ STEPS_MS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 LEVELS = (*(f"h{step}" for step in range(len(STEPS_MS) + 1)), "lost", "unknown")
 """Classes of figures.css."""
 WORDS = (f"<{STEPS_MS[0]:g}", *(f"≥{step:g}" for step in STEPS_MS), "lost", "silent")
-LEFT = 84.0
+LEFT = 88.0
 """For the names of who asked."""
 GAP = 2.0
+NAME = 11.0
+"""Height of a name."""
 IN_A_ROW = 6
 """Cells, where one node alone was asked and its row would be a thin line."""
 
@@ -49,13 +52,20 @@ def matrix(
     """How high it is, and its parts."""
     wide = (WIDTH - LEFT) / max(1, len(columns))
     tall = min(46.0, max(7.0, wide * 0.72))
-    head = 24.0 if wide >= 56 else 70.0
-    body = [column_name(node, LEFT + wide * (index + 0.5), head - 7, wide) for index, node in enumerate(columns)]
+    head, gap = 24.0 if wide >= 56 else 70.0, GAP if tall > 12 else 1.0
+    # Where cells are small, not every name has room.
+    every, each = ceil(NAME / wide), ceil(NAME / tall)
+    body = [
+        column_name(node, LEFT + wide * (index + 0.5), head - 7, wide)
+        for index, node in enumerate(columns)
+        if index % every == 0
+    ]
     for line, row in enumerate(rows):
         top = head + line * tall
-        body.append(row_name(row, top + tall / 2 + 3, tall))
+        if line % each == 0:
+            body.append(row_name(row, top + tall / 2 + 3, tall))
         for index, column in enumerate(columns):
-            box = Box(LEFT + index * wide, top, wide - GAP, tall - GAP)
+            box = Box(LEFT + index * wide, top, wide - gap, tall - gap)
             body.append(cell(paths.get((row["id"], column["id"])), row["name"], column["name"], box))
     return head + len(rows) * tall, body
 
@@ -68,9 +78,9 @@ def one_row(row: Document, columns: Sequence[Document], paths: Mapping[Any, Docu
     body = []
     for index, (path, name) in enumerate(asked):
         box = Box(index % IN_A_ROW * wide, index // IN_A_ROW * tall + 15, wide - GAP, tall - 19)
-        body.append(tag("text", x=box.middle, y=box.top - 4, class_="tiny middle", text=shortened(name, wide, 5.2)))
+        body.append(tag("text", x=box.middle, y=box.top - 4, class_="tiny middle", text=shortened(name, wide, TINY)))
         body.append(cell(path, row["name"], name, box))
-    return -(-len(asked) // IN_A_ROW) * tall, body
+    return ceil(len(asked) / IN_A_ROW) * tall, body
 
 
 def duration(path: Document) -> float:
@@ -83,13 +93,14 @@ def duration(path: Document) -> float:
 def column_name(node: Document, middle: float, base: float, wide: float) -> str:
     if wide >= 56:
         return tag("text", x=middle, y=base, class_="small middle", text=shortened(node["name"], wide))
-    size, turn = "tiny" if wide < 14 else "small", f"rotate(-60 {middle:.1f} {base:.1f})"
-    return tag("text", x=middle, y=base, class_=size, transform=turn, text=shortened(node["name"], 70))
+    size, name = fitted(node["name"], 78)
+    turn = f"rotate(-60 {middle:.1f} {base:.1f})"
+    return tag("text", x=middle, y=base, class_="tiny" if wide < NAME else size, transform=turn, text=name)
 
 
 def row_name(node: Document, base: float, tall: float) -> str:
-    size = "small" if tall >= 13 else "tiny"
-    return tag("text", x=LEFT - 8, y=base, class_=f"{size} end", text=shortened(node["name"], LEFT - 8))
+    size, name = fitted(node["name"], LEFT - 8)
+    return tag("text", x=LEFT - 8, y=base, class_=f"{'tiny' if tall < NAME else size} end", text=name)
 
 
 def cell(path: Document | None, one: str, other: str, box: Box) -> str:

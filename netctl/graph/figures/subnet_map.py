@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
-from netctl.graph.figures.svg import WIDTH, Box, Figure, group, shortened, tag, title
+from netctl.graph.figures.svg import TINY, WIDTH, Box, Figure, group, shortened, tag, title
 from netctl.graph.selection import Palette, rest
 
 Document = Mapping[str, Any]
@@ -65,21 +65,23 @@ def grid_of(network: Document) -> Grid:
 def subnet_map(overlay: Document, palette: Palette) -> Figure:
     nodes, top = overlay["nodes"], 2.0
     tall = 17.0 if len(overlay["networks"]) == 1 else 12.0
-    body, notes = [], []
+    body = []
     for network in overlay["networks"]:
         grid = grid_of(network)
         owned = owners_by_cell(grid, nodes)
+        body.append(tag("text", x=WIDTH - GAP, y=top + 8, class_="note end", text=usage(grid, owned)))
+        top += 16
         for index in range(grid.cells):
             box = box_of(index, top, tall)
             body.append(draw_cell(grid, index, owned.get(index, []), palette, box))
             if index % COLUMNS == 0:
                 body.append(row_name(grid, index, box))
         top += -(-grid.cells // COLUMNS) * tall + 10
-        notes.append(usage(grid, sum(map(len, owned.values()))))
     entries = [*legend(nodes, palette)]
     body += draw_legend(entries, top)
     height = top + 16 * -(-len(entries) // 3)
-    return Figure("Pod network", " · ".join(notes) or "nobody told which", height, "".join(body), "subnets")
+    note = "whose each subnet is, and which are free" if overlay["networks"] else "nobody told which it is"
+    return Figure("Pod network", note, height, "".join(body), "subnets")
 
 
 def owners_by_cell(grid: Grid, nodes: Sequence[Document]) -> Mapping[int, list[Document]]:
@@ -92,9 +94,12 @@ def owners_by_cell(grid: Grid, nodes: Sequence[Document]) -> Mapping[int, list[D
     return owned
 
 
-def usage(grid: Grid, leased: int) -> str:
+def usage(grid: Grid, owned: Mapping[int, Sequence[Document]]) -> str:
+    leased = sum(map(len, owned.values()))
     leasable = ((grid.last - grid.first) >> (grid.network.max_prefixlen - grid.subnet_len)) + 1
-    return f"{leased:,} of {leasable:,} /{grid.subnet_len} of {grid.network} leased"
+    cell = 1 << (grid.subnet_len - grid.block)
+    blocks = f" · a cell is {cell:,} of them" if cell > 1 else ""
+    return f"{grid.network}: {leased:,} of {leasable:,} subnets leased, each a /{grid.subnet_len}{blocks}"
 
 
 def box_of(index: int, top: float, tall: float) -> Box:
@@ -104,7 +109,7 @@ def box_of(index: int, top: float, tall: float) -> Box:
 
 
 def row_name(grid: Grid, index: int, box: Box) -> str:
-    name = shortened(grid.name(index).partition("/")[0], LEFT - 8, 5.5)
+    name = shortened(grid.name(index).partition("/")[0], LEFT - 8, TINY)
     return tag("text", x=LEFT - 8, y=box.top + box.height / 2 + 3, class_="tiny mono end", text=name)
 
 
@@ -143,7 +148,7 @@ def legend(nodes: Sequence[Document], palette: Palette) -> Iterator[tuple[str, s
     if more := rest(NAMED, len(nodes), "nodes"):
         yield "many", more
     if any(node["reserved"] for node in nodes):
-        yield "free reserved", "reserved: does not expire"
+        yield "free reserved", "reserved"
     yield from (("free", "free"), ("kept", "not for leases"))
 
 

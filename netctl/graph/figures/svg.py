@@ -10,10 +10,8 @@ from controlloop.printable import escaped
 WIDTH = 440
 """Of every figure: two stand beside each other on a page, one fills a telephone."""
 
-CHAR = 6.1
-"""Width of a character of 11 units, the size of most text, in the widest of the usual fonts."""
-MONO = 6.1
-"""The same at 10 units where all are equally wide."""
+CHAR, MONO, TINY = 6.1, 6.1, 5.2
+"""Widths of a character in the widest of the usual fonts: of most text, of addresses, of the smallest text."""
 
 Value = str | float | None
 
@@ -73,6 +71,11 @@ def title(*lines: str) -> str:
 def group(*children: str, find: Iterable[str] = (), **attributes: Value) -> str:
     """`find`: the words under which the page's filter finds it."""
     return tag("g", *children, data_find=" ".join(find).lower(), **attributes)
+
+
+def fitted(text: str, width: float) -> tuple[str, str]:
+    """Its class and what is shown of it: it gets smaller before it gets shorter."""
+    return ("small", text) if len(text) * CHAR <= width else ("tiny", shortened(text, width, TINY))
 
 
 def shortened(text: str, width: float, char: float = CHAR) -> str:

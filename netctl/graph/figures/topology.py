@@ -6,7 +6,7 @@ from math import atan2, cos, degrees, pi, sin
 from typing import Any
 
 from netctl.graph.figures.paths import MARKS, Pair, pairs_of, told
-from netctl.graph.figures.svg import MONO, WIDTH, Box, Figure, group, shortened, tag, title
+from netctl.graph.figures.svg import MONO, WIDTH, Box, Figure, fitted, group, shortened, tag, title
 from netctl.graph.health import OK, WORST_FIRST
 from netctl.graph.selection import Palette, chosen_nodes, rest
 
@@ -15,14 +15,16 @@ Point = tuple[float, float]
 
 LIMIT = 60
 """Nodes, so that names on the ring do not touch."""
-BOXES = 9
-"""Up to so many nodes, each has a box of its own."""
+BOXES = 8
+"""Up to so many nodes, each has a box of its own; those of more would touch."""
 LABELLED = 14
 """Up to so many pairs, each has its round-trip time beside it; the heat map has all."""
-BOX_WIDTH, BOX_HEIGHT = 120.0, 42.0
+BOX_WIDTH, BOX_HEIGHT = 122.0, 42.0
+CROWD = 100
+"""Pairs, from which on lines are thin: one that is wrong must stand out."""
 HEIGHT = 396.0
-CENTRE = (WIDTH / 2, 186.0)
-RADIUS = 104.0
+CENTRE = (WIDTH / 2, 188.0)
+RADIUS = 98.0
 """Of the ring without boxes: outside stand the names."""
 
 
@@ -31,7 +33,8 @@ def topology(overlay: Document, palette: Palette) -> Figure:
     places = positions(nodes)
     pairs = sorted(pairs_of(overlay["paths"], nodes), key=lambda pair: -WORST_FIRST.index(pair.health))
     labelled = len(nodes) <= BOXES and len(pairs) <= LABELLED
-    body = [draw_pair(pair, places, palette) for pair in pairs]
+    crowd = " crowd" if len(pairs) >= CROWD else ""
+    body = [draw_pair(pair, places, palette, crowd) for pair in pairs]
     body += [draw_label(pair, places, palette) for pair in pairs if labelled and pair.label]
     draw = draw_box if len(nodes) <= BOXES else draw_dot
     body += [draw(node, places[node["id"]], palette.hue(node["id"])) for node in nodes]
@@ -45,7 +48,7 @@ def topology(overlay: Document, palette: Palette) -> Figure:
 def tally(paths: Sequence[Document]) -> str:
     counts = Counter(path["health"] for path in paths)
     words = [f"{MARKS[state]} {counts[state]:,} {state}" for state in reversed(WORST_FIRST) if counts[state]]
-    return f"paths: {'  '.join(words)}" if words else "no paths"
+    return f"paths: {', '.join(words)}" if words else "no paths"
 
 
 def positions(nodes: Sequence[Document]) -> Mapping[str, Point]:
@@ -65,12 +68,12 @@ def positions(nodes: Sequence[Document]) -> Mapping[str, Point]:
     return found
 
 
-def draw_pair(pair: Pair, places: Mapping[str, Point], palette: Palette) -> str:
+def draw_pair(pair: Pair, places: Mapping[str, Point], palette: Palette, crowd: str) -> str:
     (x1, y1), (x2, y2) = (places[end] for end in pair.ends)
     lines = (told(path, palette.name(path["from"]), palette.name(path["to"])) for path in pair.known)
     ends = {"x1": x1, "y1": y1, "x2": x2, "y2": y2}
     # The second line cannot be seen: it is what a pointer meets, who seldom meets a thin one.
-    drawn = (tag("line", class_=f"path {pair.health}", **ends), tag("line", class_="reach", **ends))
+    drawn = (tag("line", class_=f"path {pair.health}{crowd}", **ends), tag("line", class_="reach", **ends))
     return group(title(*lines), *drawn, find=found_by(pair, palette))
 
 
@@ -90,23 +93,24 @@ def draw_label(pair: Pair, places: Mapping[str, Point], palette: Palette) -> str
 
 def draw_box(node: Document, place: Point, hue: str) -> str:
     box = Box(place[0] - BOX_WIDTH / 2, place[1] - BOX_HEIGHT / 2, BOX_WIDTH, BOX_HEIGHT)
-    name = shortened(node["name"], BOX_WIDTH - 36, 6.8)
+    name = shortened(node["name"], BOX_WIDTH - 22, 6.6)
     subnet = shortened(next(iter(node["subnets"]), "no subnet"), BOX_WIDTH - 20, MONO)
-    mark = {"x": box.left + BOX_WIDTH - 8, "y": box.top + 18}
+    corner = Box(box.left + BOX_WIDTH - 10, box.top - 6, 16, 16)
     return node_group(
         node,
         box.rect(f"box {node['health']}", 6),
         Box(box.left + 5, box.top + 6, 5, BOX_HEIGHT - 12).rect(hue, 2),
-        tag("text", x=box.left + 16, y=box.top + 18, class_="strong", text=name),
+        tag("text", x=box.left + 16, y=box.top + 18, class_="small strong", text=name),
         tag("text", x=box.left + 16, y=box.top + 33, class_="mono", text=subnet),
-        tag("text", class_=f"mark end {node['health']}", text=MARKS[node["health"]], **mark),
+        corner.rect(f"badge {node['health']}", 8),
+        corner.centred(MARKS[node["health"]], "mark"),
     )
 
 
 def draw_dot(node: Document, place: Point, hue: str) -> str:
-    name = shortened(node["name"], 72) + ("" if node["health"] == OK else f" {MARKS[node['health']]}")
+    mark = "" if node["health"] == OK else f"{MARKS[node['health']]} "
     dot = tag("circle", cx=place[0], cy=place[1], r=5.5, class_=f"dot {node['health']} {hue}")
-    return node_group(node, dot, outward(name, place))
+    return node_group(node, dot, outward(f"{mark}{node['name']}", place))
 
 
 def outward(name: str, place: Point) -> str:
@@ -117,8 +121,9 @@ def outward(name: str, place: Point) -> str:
     turned = across < -0.01
     angle = degrees(atan2(down, across)) + 180 * turned
     turn = f"rotate({angle:.1f} {place[0]:.1f} {place[1]:.1f})"
-    start = place[0] + (-10 if turned else 10)
-    return tag("text", x=start, y=place[1] + 3.5, class_="small end" if turned else "small", transform=turn, text=name)
+    start, end = (place[0] - 10, " end") if turned else (place[0] + 10, "")
+    size, shown = fitted(name, CENTRE[1] - RADIUS - 10)
+    return tag("text", x=start, y=place[1] + 3.5, class_=f"{size}{end}", transform=turn, text=shown)
 
 
 def node_group(node: Document, *parts: str) -> str:
