@@ -16,6 +16,7 @@ from netctl.findings.cli import check, help_
 from netctl.get.cli import get, leases, peers
 from netctl.graph.cli import graph
 from netctl.lab.cli import lab
+from netctl.plan.cli import plan
 from netctl.reference.cli import commands, completion, man
 from netctl.status.cli import status, wait
 from netctl.top.cli import top
@@ -25,7 +26,7 @@ COMMANDS: dict[str, tuple[click.Command, ...]] = {
     "See what is there": (status, get, leases, peers, events, top, graph),
     "Ask where packets go": (explain, trace),
     "Look for faults": (diff, check, help_, wait, bundle),
-    "Change Services": (apply, delete),
+    "Change Services": (plan, apply, delete),
     "Try it": (lab,),
     "Netctl itself": (commands, completion, man),
 }

@@ -1,0 +1,1 @@
+"""`netctl plan`: what manifests would change on this node, with nothing applied."""
