@@ -97,7 +97,7 @@ def draw_place(one: Document, node: str, hue: str, band: Box) -> str:
         tag("text", x=TO + 5, y=base, class_="mono", text=shortened(one["address"], END - TO - 48, MONO)),
         tag("text", x=END - 5, y=base, class_="small end strong", text=share),
         Box(END, band.top, 6, band.height).rect(hue, 0),
-        tag("text", x=END + 11, y=base, class_=size, text=name),
+        tag("text", x=END + 11, y=base, class_=size, text=name) if node else "",
     )
 
 

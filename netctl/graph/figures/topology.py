@@ -20,6 +20,8 @@ BOXES = 8
 LABELLED = 14
 """Up to so many pairs, each has its round-trip time beside it; the heat map has all."""
 BOX_WIDTH, BOX_HEIGHT = 122.0, 42.0
+BADGE = 6.0
+"""How far the mark of its health stands out of a box."""
 CROWD = 100
 """Pairs, from which on lines are thin: one that is wrong must stand out."""
 HEIGHT = 396.0
@@ -58,7 +60,7 @@ def positions(nodes: Sequence[Document]) -> Mapping[str, Point]:
     ring = [node for node in nodes if node is not hub]
     across = down = RADIUS
     if len(nodes) <= BOXES:
-        across, down = (WIDTH - BOX_WIDTH) / 2 - 2, CENTRE[1] - BOX_HEIGHT / 2 - 2
+        across, down = (WIDTH - BOX_WIDTH) / 2 - BADGE, CENTRE[1] - BOX_HEIGHT / 2 - BADGE
     found = {node["id"]: CENTRE for node in nodes}
     # Beside a box in the middle there is no room for a label.
     turn = 0.5 if hub and len(ring) % 4 == 0 else 0
@@ -95,7 +97,7 @@ def draw_box(node: Document, place: Point, hue: str) -> str:
     box = Box(place[0] - BOX_WIDTH / 2, place[1] - BOX_HEIGHT / 2, BOX_WIDTH, BOX_HEIGHT)
     name = shortened(node["name"], BOX_WIDTH - 22, 6.6)
     subnet = shortened(next(iter(node["subnets"]), "no subnet"), BOX_WIDTH - 20, MONO)
-    corner = Box(box.left + BOX_WIDTH - 10, box.top - 6, 16, 16)
+    corner = Box(box.left + BOX_WIDTH - 16 + BADGE, box.top - BADGE, 16, 16)
     return node_group(
         node,
         box.rect(f"box {node['health']}", 6),
