@@ -61,7 +61,7 @@ def collected(node: LiveNode, progress: Progress) -> Record:
         large = (*legacy_questions(texts_of(record, LEGACY_NAMES.values())), *table_questions(tables(record)))
         # What takes long goes first.
         ask(*large, *questions(record.daemons))
-        ask(*spoiled_questions(outputs_of(record, SAVED)))
+        ask(*spoiled_questions(outputs_of(record)))
     record.took_s = round(time.monotonic() - began, 3)
     record.node = name_of_node(record)
     return record
@@ -156,8 +156,9 @@ def texts_of(record: Record, paths: Iterable[str]) -> dict[str, str]:
     return {path: record.said[Question(TEXT, (path,))].content.decode(errors="replace") for path in paths}
 
 
-def outputs_of(record: Record, programs: Iterable[str]) -> dict[str, str]:
-    return {name: record.said[Question(OUTPUT, (name,))].content.decode(errors="replace") for name in programs}
+def outputs_of(record: Record) -> dict[str, str]:
+    """What iptables prints, by program."""
+    return {name: record.said[Question(OUTPUT, argv)].content.decode(errors="replace") for name, argv in SAVED.items()}
 
 
 def tables(record: Record) -> Any:

@@ -3,6 +3,7 @@
 A live node is asked for what is needed, which is quicker; a bundle has everything once.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ Pick = Callable[[Entry], bool]
 
 EVERY_FRONTEND = "/frontends"
 FLAGS = {"-j": "json", "--json": "json", "-t": "terse", "--terse": "terse"}
+COUNTERS = "--counters"
+COUNTED = re.compile(rb"^\[\d+:\d+\] ", re.MULTILINE)
 CONTAINERS = ("set", "map")
 
 
@@ -23,6 +26,16 @@ def frontend_picker(page: str) -> Pick | None:
         address, protocol, port = rest.split("/")
         return lambda item: (item["address"], item["protocol"], str(item["port"])) == (address, protocol, port)
     return None
+
+
+def with_counters(argv: Sequence[str]) -> tuple[str, ...]:
+    """The question to iptables-save in whose answer this one stands; empty: there is none."""
+    is_plain = len(argv) == 1 and argv[0].endswith(("tables-nft-save", "tables-legacy-save"))
+    return (*argv, COUNTERS) if is_plain else ()
+
+
+def without_counters(saved: bytes) -> bytes:
+    return COUNTED.sub(b"", saved)
 
 
 def is_of_nft(argv: Sequence[str]) -> bool:

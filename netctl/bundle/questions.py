@@ -9,6 +9,7 @@ from itertools import product
 from typing import Any
 
 from controlloop.family import Family
+from netctl.actual import overlay
 from netctl.bundle.question import KERNEL, LOG, METRICS, OUTPUT, PAGE, PROCESS, STATUS, TEXT, TEXTS, Question
 from netctl.explain import recorded
 from netctl.explain.command import ALLOCATIONS
@@ -17,33 +18,38 @@ from netctl.findings.host_facts import is_of_iptables
 from netctl.kernel import QUESTIONS as KERNEL_QUESTIONS
 from netctl.node import PROXY
 
-AGENT_PAGES = (STATUS, "/peers", "/leases", "/network", METRICS)
-PROXY_PAGES = (STATUS, "/frontends", "/configz", METRICS)
+AGENT_PAGES = (STATUS, "/peers", "/leases", "/network", "/desired", "/events", METRICS)
+PROXY_PAGES = (STATUS, "/frontends", "/objects", "/desired", "/events", "/configz", METRICS)
 
 NFT_TABLES = ("nft", "-j", "list", "tables")
 LEGACY_NAMES = {
-    f"{program}-legacy-save": recorded.LEGACY_NAMES[family]
+    (f"{program}-legacy-save", "--counters"): recorded.LEGACY_NAMES[family]
     for family, program in ((Family.V4, "iptables"), (Family.V6, "ip6tables"))
 }
 """Who prints legacy tables, and where the kernel says that it has some; without them, printing would make them."""
-SAVED = ("iptables-nft-save", "ip6tables-nft-save")
+SAVED = {program: (f"{program}-save", "--counters") for program in ("iptables-nft", "ip6tables-nft")}
 PROGRAMS = (
     *facts.VERSIONS,
     ("uname", "-a"),
     facts.LINKS,
     ("ip", "-s", "link", "show"),
-    recorded.ADDRESSES,
+    overlay.ADDRESSES,
     *recorded.RULES.values(),
     *recorded.ROUTES.values(),
     recorded.NEIGHBORS,
-    recorded.FDB,
+    overlay.FDB,
+    *overlay.ROUTES.values(),
+    *overlay.NEIGHBORS.values(),
+    *overlay.WIREGUARD.values(),
     facts.SOCKETS,
     ("ss", "-s"),
-    *((program,) for program in SAVED),
+    *SAVED.values(),
     facts.MAY_TRY,
     *facts.TRIALS.values(),
 )
 FILES = (
+    "/proc/net/ip_tables_names",
+    "/proc/net/ip6_tables_names",
     "/etc/os-release",
     "/proc/loadavg",
     "/proc/meminfo",
@@ -91,9 +97,9 @@ def first_questions() -> Iterator[Question]:
 
 def legacy_questions(names: Mapping[str, str]) -> Iterator[Question]:
     """`names`: what the files of LEGACY_NAMES say."""
-    for program, path in LEGACY_NAMES.items():
+    for argv, path in LEGACY_NAMES.items():
         if names.get(path, "").split():
-            yield Question(OUTPUT, (program,))
+            yield Question(OUTPUT, argv)
 
 
 def table_questions(listing: Any) -> Iterator[Question]:

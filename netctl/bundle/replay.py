@@ -1,7 +1,8 @@
 """A node that answers from a bundle: what was asked then is answered again, word for word."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,11 @@ class BundledNode:
 
     def output(self, *argv: str) -> bytes:
         question = Question(OUTPUT, argv)
-        if str(question) not in self._manifest.answers and narrower.is_of_nft(argv):
-            return self._nft(argv)
+        if str(question) not in self._manifest.answers:
+            if narrower.is_of_nft(argv):
+                return self._nft(argv)
+            if wider := narrower.with_counters(argv):
+                return narrower.without_counters(self.output(*wider))
         answer = self._answer(question)
         if answer.error:
             raise CommandError(argv, answer.status, answer.error)
@@ -94,18 +98,21 @@ class BundledNode:
 
     def _nft(self, argv: Sequence[str]) -> bytes:
         try:
-            return msgspec.json.encode({"nftables": narrower.nft_listing(argv, self._tables())})
+            return msgspec.json.encode({"nftables": narrower.nft_listing(argv, self._tables)})
         except KeyError:
             raise CommandError(argv, 1, "Error: No such file or directory") from None
 
-    def _tables(self) -> Iterator[Mapping[str, Any]]:
-        """The entries of all tables of nftables that were listed."""
+    @cached_property
+    def _tables(self) -> Sequence[Mapping[str, Any]]:
+        """The entries of all tables of nftables that were listed. CommandError when one of them could not be."""
+        found: list[Mapping[str, Any]] = []
         for question, answer in self._manifest.answers.items():
             if not question.startswith(LISTED_TABLE):
                 continue
             if answer.error:
                 raise CommandError(question.split()[1:], answer.status, answer.error)
-            yield from (entry for entry in self._decoded(answer)["nftables"] if "metainfo" not in entry)
+            found += (entry for entry in self._decoded(answer)["nftables"] if "metainfo" not in entry)
+        return found
 
     def _answer(self, question: Question) -> Answer:
         if (answer := self._manifest.answers.get(str(question))) is None:

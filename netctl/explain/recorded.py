@@ -13,6 +13,7 @@ import msgspec
 
 from controlloop.family import Family, IPAddress
 from controlloop.nft.elements import UnknownTypeError, layout_sizes
+from netctl.actual.overlay import ADDRESSES, FDB
 from netctl.explain.recorded_routes import Entry, RecordedRoutes
 from netctl.explain.rules import chain_in
 from netctl.explain.walk import RouteAnswer, Ruleset, Unsure
@@ -22,9 +23,7 @@ from netctl.explain.walk_overlay import KINDS
 from netctl.findings.facts import LINKS
 from netctl.node import Node
 
-ADDRESSES = ("ip", "-j", "address")
 NEIGHBORS = ("ip", "-j", "neigh", "show", "nud", "all")
-FDB = ("bridge", "-j", "fdb", "show")
 RULES = {family: ("ip", "-j", f"-{family.value}", "rule") for family in Family}
 ROUTES = {family: ("ip", "-j", f"-{family.value}", "route", "show", "table", "all") for family in Family}
 RULESET = {family: ("nft", "-j", "list", "ruleset", family) for family in ("ip", "ip6", "inet")}
