@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from netctl.complete import services
 from netctl.options import OUTPUT, node_of
 
 PROTOCOLS = ("tcp", "udp", "sctp", "icmp")
@@ -12,7 +13,7 @@ MOST_PACKETS = 1000
 
 
 @click.command()
-@click.argument("ends", nargs=-1, metavar="[[SOURCE] DESTINATION]")
+@click.argument("ends", nargs=-1, metavar="[[SOURCE] DESTINATION]", shell_complete=services)
 @click.option("--protocol", type=click.Choice(PROTOCOLS), default=None, help="Only packets of this protocol.")
 @click.option(
     "--count", type=click.IntRange(1, MOST_PACKETS), default=10, show_default=True, help="End after so many packets."

@@ -140,15 +140,17 @@ class Trace:
 
     def _finished(self, deadline: float) -> Iterator[Journey]:
         """Until then; and whatever had begun by then."""
-        while (now := time.monotonic()) < deadline + 2 * SILENT_S:
-            is_over = now >= deadline or self._signal
-            if is_over and not self._journeys.has_open:
-                return
-            self._journeys.takes_new = not is_over
-            if self._signal:
-                deadline = min(deadline, now)
+        last = float("inf")
+        while (now := time.monotonic()) < last:
+            if (now >= deadline or self._signal) and self._journeys.takes_new:
+                # What was said before is read once more, and counts.
+                self._read()
+                self._journeys.takes_new = False
+                last = now + 2 * SILENT_S
             self._read()
             yield from self._journeys.over(time.monotonic())
+            if not self._journeys.takes_new and not self._journeys.has_open:
+                return
 
     def _read(self) -> None:
         sources = [each for each in (self._heard, self._log) if each]

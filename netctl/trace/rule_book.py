@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 
 from controlloop.command import CommandError
+from controlloop.family import Family
+from controlloop.iptables.fingerprint import Fingerprint
 from netagent.messages import NLMSG_DONE, NLMSG_ERROR, messages
 from netctl.explain.walk import Packet
 from netctl.explain.walk_iptables import PRIORITIES, Rule, parse_rule
@@ -32,6 +34,7 @@ class RuleBook:
         self._nft: dict[str, dict[tuple[str, int], Mapping[str, Any]]] = {}
         self._lines: dict[tuple[str, str, str], list[str]] = {}
         self._handles: dict[Chain, list[int]] = {}
+        self._prints: dict[tuple[str, str], tuple[bytes, ...]] = {}
 
     def words(self, step: TraceEvent | LogEvent, packet: Packet) -> RuleWords:
         """Of a step of kind `rule` or `policy`; `packet` as in `nftables_words`."""
@@ -71,24 +74,24 @@ class RuleBook:
         place = f"{name} {step.table} {step.chain}"
         if step.kind == "policy":
             return policy(place, step.verdict)
-        rule = self._by_handle(name, step) or self._by_handle(name, step, again=True)
-        return iptables_words(place, rule, mark) if rule else RuleWords(place, step.verdict, "", UNKNOWN, step.target)
+        for read_again in (False, True):
+            known, rules = self._handled_chain(name, step, read_again=read_again)
+            if step.handle in known and len(known) == len(rules):
+                return iptables_words(place, rules, known.index(step.handle), mark)
+        return RuleWords(place, step.verdict, "", UNKNOWN, step.target)
 
-    def _by_handle(self, name: str, step: TraceEvent, *, again: bool = False) -> Rule | None:
-        """Handles and lines of a chain stand in the same order."""
+    def _handled_chain(self, name: str, step: TraceEvent, *, read_again: bool) -> tuple[list[int], list[Rule]]:
+        """Handles and rules of a chain, which stand in the same order."""
         chain = step.family, step.table, step.chain
-        if again:
+        if read_again:
             self._handles.pop(chain, None)
             self._lines.pop((name, step.table, step.chain), None)
         if chain not in self._handles:
             self._handles[chain] = handles(*chain)
-        rules = rules_in(self._listed_chain(name, step.table, step.chain))
-        known = self._handles[chain]
-        if step.handle not in known or len(known) != len(rules):
-            return None
-        return parse_rule(rules[known.index(step.handle)])
+        return self._handles[chain], rules_in(self._listed_chain(name, step.table, step.chain))
 
     def _legacy(self, step: LogEvent, packet: Packet) -> RuleWords:
+        self._forget_changed(step.table, packet.family)
         name = f"{program(packet.family.nft)}-legacy"
         place = f"{name} {step.table} {step.chain}"
         lines = self._listed_chain(name, step.table, step.chain)
@@ -98,7 +101,16 @@ class RuleBook:
         rules = rules_in(lines)
         if not 0 < step.number <= len(rules):
             return RuleWords(place, "", "", UNKNOWN)
-        return iptables_words(place, parse_rule(rules[step.number - 1]), packet.mark)
+        return iptables_words(place, rules, step.number - 1, packet.mark)
+
+    def _forget_changed(self, table: str, family: Family) -> None:
+        """A legacy rule is known by its number alone, which says something else when the table is another one."""
+        with closing(Fingerprint(family, [table])) as reader:
+            now = reader.read()
+        name = f"{program(family.nft)}-legacy"
+        if self._prints.get((name, table)) != now:
+            self._prints[name, table] = now
+            self._lines = {key: lines for key, lines in self._lines.items() if key[:2] != (name, table)}
 
     def _listed_chain(self, name: str, table: str, chain: str) -> list[str]:
         key = name, table, chain
@@ -119,8 +131,8 @@ def program(family: str) -> str:
     return "iptables" if family == "ip" else "ip6tables"
 
 
-def rules_in(lines: list[str]) -> list[str]:
-    return [line for line in lines if line.startswith("-A ")]
+def rules_in(lines: list[str]) -> list[Rule]:
+    return [parse_rule(line) for line in lines if line.startswith("-A ")]
 
 
 def handles(family: str, table: str, chain: str) -> list[int]:

@@ -1,13 +1,13 @@
 """What one rule did to a packet, in the words of `netctl explain`. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import and_, or_, xor
 from typing import Any, NamedTuple
 
 from netctl.explain.nft_statements import DECISIVE, MARK, VERDICTS, is_of_source
 from netctl.explain.walk import OURS, Packet
-from netctl.explain.walk_iptables import GATES, Rule, marked, matching
+from netctl.explain.walk_iptables import GATES, Rule, balancing, mark_after, matching
 from netctl.explain.walk_iptables import VERDICTS as IPTABLES_VERDICTS
 from netctl.explain.walk_nftables import OUR_DIGEST
 
@@ -79,13 +79,16 @@ def _number(value: Any, mark: int) -> int:
     return 0
 
 
-def iptables_words(place: str, rule: Rule, mark: int) -> RuleWords:
-    """`mark` is the packet's before the rule."""
+def iptables_words(place: str, chain: Sequence[Rule], index: int, mark: int) -> RuleWords:
+    """Of one rule of a chain; `mark` is the packet's before it."""
+    rule = chain[index]
     name = f"{place}: {rule.text.split(' ', 2)[2]}"
     keeps = bool(rule.comment) or rule.target.startswith(GATES)
     words = RuleWords(place, _act(rule), rule.comment or matching(rule), name, rule.target, rule.is_goto, keeps)
+    if rule.target == "DNAT":
+        return words._replace(why=balancing(chain))
     if rule.target == "MARK" and "--set-xmark" in rule.arguments:
-        after = marked(mark, rule.arguments)
+        after = mark_after(mark, rule.arguments)
         return words._replace(does=f"mark {after:#x}", mark=after)
     return words
 

@@ -1,0 +1,233 @@
+"""`netctl trace` beside what packets do and beside what `netctl explain` says of them, in every variant."""
+
+import re
+import subprocess
+from pathlib import Path
+from signal import SIGHUP, SIGINT, SIGKILL, SIGTERM
+
+import pytest
+from calls import Call
+from deadline import eventually
+from manifests import port, service, slices
+from namespace import inside
+from network import ADDRESSES, HOST_OF
+from rig import only_nftables
+from scapy.layers.inet import IP
+from scapy.utils import PcapNgReader
+from tables import ANSWER_WITHIN_S
+from tracing import NETCTL, Tracing, log_settings, tables_in, tracing_instances
+
+from controlloop.family import Family
+from netctl.explain.command import explained
+from netctl.explain.flow_words import Target
+from netctl.node import LiveNode
+from proxy.frontends import Protocol
+
+NOWHERE = LiveNode(Path("/nonexistent"))
+INTERRUPTED = 128 + SIGINT
+both_families = pytest.mark.parametrize("family", Family)
+DNAT = re.compile("dnat to .*")
+
+
+def called(rig, caller, *, family=Family.V4, protocol="tcp", wait_s=ANSWER_WITHIN_S, to=("cluster-ip", 80), count=1):
+    """Calls that were traced: each with what trace says of its first packet."""
+    address = ADDRESSES[to[0]][family]
+    calls = [Call(caller, address, to[1], Protocol(protocol)) for _ in range(count)]
+    with Tracing(rig.namespace, "any", str(address), "--protocol", protocol, count=1000) as tracing:
+        rig.board.place(calls, wait=lambda _: wait_s)
+        rig.board.hang_up(calls)
+        tracing.process.send_signal(SIGINT)
+        code, items = tracing.packets()
+    assert code == INTERRUPTED
+    return [(call, first_of(items, call)) for call in calls]
+
+
+def first_of(items, call):
+    found = [item for item in items if item["source_port"] == call.own_port]
+    assert found, f"nothing of port {call.own_port} was traced, but of {[item['source_port'] for item in items]}"
+    return found[0]
+
+
+def explanation(rig, call):
+    said = "-" if call.caller == "node-1" else str(ADDRESSES[call.caller][Family.of(call.address)])
+    with inside(rig.namespace):
+        return explained(said, Target(call.address, "", str(call.port), call.protocol.value), NOWHERE)
+
+
+def host_at(address):
+    names = [name for name, both in ADDRESSES.items() if address in map(str, both.values())]
+    return HOST_OF.get(names[0], names[0])
+
+
+# -- as it was, and as it was predicted -------------------------------------------------------------------------------
+
+
+@both_families
+@pytest.mark.parametrize("caller", ["pod-1-1", "pod-1-3", "node-1", "client"])
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_it_says_where_packets_landed(rig, family, caller, protocol):
+    ports = [port(80, protocol.upper())]
+    rig.given(service(ports=ports), slices("pod-1-1", "pod-1-2", "pod-2-1", ports=[port(8080, protocol.upper())]))
+    for call, item in called(rig, caller, family=family, protocol=protocol, count=6):
+        assert (item["verdict"], item["arrives"], item["state"]) == ("dnat", True, "new")
+        assert host_at(item["endpoint"]["address"]) == call.outcome
+        assert item["masquerade"] is call.masqueraded
+        predicted = explanation(rig, call).document()
+        assert item["endpoint"]["address"] in {each["address"] for each in predicted["backends"]}
+        assert item["service"] == predicted["service"]
+
+
+@both_families
+@pytest.mark.parametrize("caller", ["pod-1-1", "node-1", "client"])
+def test_the_steps_are_those_of_the_explanation(rig, family, caller):
+    """With one endpoint there is one way."""
+    rig.given(service(), slices("pod-1-1"))
+    ((call, item),) = called(rig, caller, family=family)
+    predicted = explanation(rig, call).document()
+    assert told(item) == told(predicted)
+    for name in ("source", "from", "destination", "port", "protocol", "verdict", "masquerade", "masquerade_why"):
+        assert item[name] == predicted[name], name
+
+
+def told(document):
+    return [{**step, "does": DNAT.sub("dnat", step["does"])} for step in document["steps"]]
+
+
+@both_families
+def test_without_endpoints(rig, family):
+    rig.given(service())
+    ((call, item),) = called(rig, "pod-1-3", family=family)
+    assert call.outcome == "refused"
+    assert (item["verdict"], item["arrives"], item["reason"]["code"]) == ("reject", False, "no-endpoints")
+    assert item["reason"]["text"] == explanation(rig, call).document()["reason"]["text"]
+    assert item["rule"]
+
+
+@both_families
+def test_what_follows_in_a_connection(rig, family):
+    """It takes the same way, and no rule of type nat sees it."""
+    rig.given(service(), slices("pod-2-1"))
+    address = ADDRESSES["cluster-ip"][family]
+    (call,) = rig.call("pod-1-3", "cluster-ip", 80, family=family)
+    with Tracing(rig.namespace, str(ADDRESSES["pod-1-3"][family]), str(address)) as tracing:
+        assert rig.board.echo(call, b"more", within_s=ANSWER_WITHIN_S) == 4
+        code, (item,) = tracing.packets()
+    assert (code, item["state"], item["verdict"]) == (0, "established", "dnat")
+    assert host_at(item["endpoint"]["address"]) == "pod-2-1"
+
+
+# -- how it ends ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [SIGINT, SIGTERM, SIGHUP, SIGKILL])
+def test_nothing_is_left_whatever_ends_it(rig, number):
+    """Of rules, of settings and of the kernel's event tracing."""
+    rig.given(service(), slices("pod-1-1"))
+    before = log_settings(rig.namespace)
+    with Tracing(rig.namespace) as tracing:
+        assert tables_in(rig.namespace)
+        code, _ = tracing.end(number)
+    assert code == (-SIGKILL if number == SIGKILL else 128 + number)
+    eventually(lambda: not tables_in(rig.namespace))
+    eventually(lambda: log_settings(rig.namespace) == before)
+    eventually(lambda: f"netctl-trace-{tracing.process.pid}" not in tracing_instances())
+
+
+def test_nothing_is_left_at_its_own_end(rig):
+    before = log_settings(rig.namespace)
+    with Tracing(rig.namespace, "192.0.2.99", timeout="100ms") as tracing:
+        code, output = tracing.end()
+    assert code == 4
+    assert '"packets": 0' in output
+    assert not tables_in(rig.namespace)
+    assert log_settings(rig.namespace) == before
+    assert f"netctl-trace-{tracing.process.pid}" not in tracing_instances()
+
+
+@only_nftables
+def test_a_reader_that_goes_away(rig):
+    rig.given(service(), slices("pod-1-1"))
+    with Tracing(rig.namespace, "any", f"{ADDRESSES['cluster-ip'][Family.V4]}:80", form="table") as tracing:
+        tracing.process.stdout.close()
+        rig.call("pod-1-3", "cluster-ip", 80)
+        tracing.process.wait(ANSWER_WITHIN_S * 5)
+        assert "Traceback" not in tracing.process.stderr.read()
+    assert not tables_in(rig.namespace)
+
+
+def test_a_capture_file(rig, tmp_path):
+    """Read by another program, with the comments in it."""
+    rig.given(service(), slices("pod-2-1"))
+    file = tmp_path / "trace.pcapng"
+    address = ADDRESSES["cluster-ip"][Family.V4]
+    with Tracing(rig.namespace, "any", f"{address}:80", "-w", str(file)) as tracing:
+        (call,) = rig.call("pod-1-3", "cluster-ip", 80)
+        assert tracing.packets()[0] == 0
+    with PcapNgReader(str(file)) as reader:
+        (packet,) = list(reader)
+    assert (packet[IP].dst, packet[IP].dport, packet[IP].sport) == (str(address), 80, call.own_port)
+    comments = packet.comments if hasattr(packet, "comments") else [packet.comment]
+    assert f"dnat to {ADDRESSES['pod-2-1'][Family.V4]}:8080" in b"".join(map(_bytes, comments)).decode()
+
+
+def _bytes(text):
+    return text if isinstance(text, bytes) else text.encode()
+
+
+@only_nftables
+@pytest.mark.parametrize("form", ["table", "wide", "name", "yaml"])
+def test_the_other_forms(rig, form):
+    rig.given(service(), slices("pod-1-1"))
+    with Tracing(rig.namespace, "any", f"{ADDRESSES['cluster-ip'][Family.V4]}:80/tcp", form=form) as tracing:
+        rig.call("pod-1-3", "cluster-ip", 80)
+        code, output = tracing.end()
+    assert code == 0
+    assert {"table": "1 packet traced: 1 dnat", "wide": "way", "name": "", "yaml": "kind: Trace"}[form] in output
+    if form == "table":
+        assert max(map(len, output.splitlines())) <= 80
+
+
+@only_nftables
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["10.96.0.10:0"], "'0' is no port"),
+        (["10.96.0.10:80/icmp"], "'icmp' is no protocol"),
+        (["somebody", "10.96.0.10:80"], "'somebody' is no address"),
+        (["10.96.0.300"], "is no destination"),
+        (["fd00::1", "10.96.0.10:80"], "two families"),
+        (["a", "b", "c"], "is too much"),
+        (["--timeout", "never"], "'never' is no time"),
+        (["--protocol", "icmp", "10.96.0.10:80"], "has no ports"),
+        (["--protocol", "udp", "10.96.0.10:80/tcp"], "says tcp"),
+        (["-w", "/nonexistent/file"], "--write=/nonexistent/file"),
+    ],
+)
+def test_bad_words(rig, arguments, words):
+    done = run(rig, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@only_nftables
+def test_a_service_that_nobody_can_look_up(rig):
+    done = run(rig, "default/web")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "netproxy does not answer" in done.stderr
+
+
+@only_nftables
+def test_without_the_right_to(rig):
+    done = run(rig, wrapped=["setpriv", "--reuid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"])
+    assert (done.returncode, done.stdout) == (5, "")
+    assert "run it as root" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def run(rig, *arguments, wrapped=()):
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "RUNTIME_DIRECTORY": "/nonexistent/nodenet"}
+    with inside(rig.namespace):
+        return subprocess.run(
+            [*wrapped, NETCTL, "trace", *arguments], capture_output=True, text=True, env=environment, check=False
+        )
