@@ -4,8 +4,12 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from controlloop.repairs import BURST, PERIOD_S
 from lab.cluster import Cluster
 from lab.host import Host
+
+PEACE_S = BURST * PERIOD_S
+"""After which the daemons take a fight over one object for ended."""
 
 Action = Callable[[Cluster, Host], None]
 

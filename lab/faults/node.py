@@ -3,7 +3,7 @@
 from signal import SIGCONT, SIGKILL, SIGSTOP
 
 from lab.cluster import Cluster
-from lab.faults.fault import Action, Fault, commands, running
+from lab.faults.fault import PEACE_S, Action, Fault, commands, running
 from lab.host import Host
 from lab.processes import send
 
@@ -12,7 +12,6 @@ STRICT = """table inet strict {
   type filter hook {hook} priority 0; policy drop;
   ct state established accept
   iifname lo accept
-  ip saddr 10.10.255.1 accept
  }
 }
 """
@@ -48,10 +47,11 @@ DAEMONS = (
     Fault("hung", "netproxy on {target} hangs", "NN201", ("status",), *hung("netproxy")),
     Fault(
         "flush",
-        "a program on {target} flushes all rules again and again",
+        "a program on {target} keeps flushing all rules",
         "NN207",
         ("status",),
         *running("flushes-rules", "sh", "-c", "while sleep 0.1; do nft flush ruleset; done"),
+        fades_s=PEACE_S,
     ),
 )
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from lab.faults.fault import Fault, commands, running
+from lab.faults.fault import PEACE_S, Fault, commands, running
 
 LOSSY = """table bridge lossy-{target} {
  chain forward {
@@ -76,9 +76,10 @@ OVERLAY = (
     ),
     Fault(
         "drift",
-        "a program on {target} deletes the overlay's routes again and again",
+        "a program on {target} keeps deleting the overlay's routes",
         "NN108",
         ("status",),
         *running("deletes-routes", "sh", "-c", "while sleep 0.1; do ip route flush proto 78; done"),
+        fades_s=PEACE_S,
     ),
 )

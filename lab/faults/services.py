@@ -42,7 +42,7 @@ listens, ends = running("listens", *LISTENING)
 SERVICES = (
     Fault(
         "endpoint",
-        "the program in {target}, all there is of Service default/lab-web, ends",
+        "{target}, endpoint of default/lab-web, stops listening",
         "NN210",
         ("check", "net"),
         deafen,
@@ -60,7 +60,7 @@ SERVICES = (
     ),
     Fault(
         "redirect",
-        "a foreign rule on {target} translates connections to Services first",
+        "a foreign rule on {target} translates calls to Services first",
         "NN312",
         ("check", "host"),
         after_serving(commands("nft -f -", stdin=REDIRECT)),

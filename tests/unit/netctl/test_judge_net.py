@@ -85,3 +85,10 @@ def test_services_are_called_from_all_over_the_list():
     assert len(spread(many, 64)) <= 64
     assert spread(many, 64)[-1] in many[-4:]
     assert spread(many[:3], 64) == many[:3]
+
+
+@pytest.mark.parametrize(("share", "codes"), [(1.0, []), (0.95, []), (0.9, ["NN113"]), (0.05, ["NN113"])])
+def test_a_way_that_answers_some_pings_and_loses_others_is_found(share, codes):
+    found = judged(pings={"10.10.0.2": Ping(answers=True, full_bytes=1500, full_answers=True, share=share)})
+    assert [each.code for each in found] == codes
+    assert all("%" in each.evidence for each in found)
