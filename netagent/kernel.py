@@ -19,6 +19,7 @@ from controlloop.family import Family
 from controlloop.reconcile import keys_of
 from netagent import link_messages
 from netagent.diff import Operation, Verb, plan, rank
+from netagent.glance import Glances
 from netagent.instance import FIRST, Instance
 from netagent.link_messages import FLANNELD_NAMES, is_ours
 from netagent.messages import (
@@ -85,6 +86,9 @@ class OverlayKernel:
         self._devices = devices
         self._channel = Channel()
         self._wireguard = WireguardTool()
+        self._glances = Glances()
+        self._in_order: dict[str, int | None] = {}
+        """How WireGuard's devices looked at a glance when all was as desired; empty when that is not known."""
 
     @property
     def port(self) -> int:
@@ -102,13 +106,22 @@ class OverlayKernel:
 
     async def untold(self, desired: OverlayState) -> dict[Key, Object | None]:
         """What differs of WireGuard's, of which no notification tells, as it is; None: not there."""
+        glances = {device: await self._glances.at(device) for device in self._in_order}
+        # What we want ourselves goes in with `apply`, or fails there: only what somebody did is looked for here.
+        if glances and glances == self._in_order:
+            return {}
         differing: dict[Key, Object | None] = {}
         for device in [each.device for each in desired.values() if isinstance(each, WireguardIdentity)]:
-            found = await self._wireguard.dump(device)
-            wanted = {key: each for key, each in desired.items() if is_wireguards(each) and device_of(each) == device}
-            # Nothing is found of a device that is gone, and of that a notification tells.
-            differing |= {key: found.get(key) for key in keys_of(diff(wanted, found))} if found else {}
+            glances[device] = await self._glances.at(device)
+            differing |= await self._untold_of(device, desired)
+        self._in_order = {} if differing or None in glances.values() else glances
         return differing
+
+    async def _untold_of(self, device: str, desired: OverlayState) -> dict[Key, Object | None]:
+        found = await self._wireguard.dump(device)
+        wanted = {key: each for key, each in desired.items() if is_wireguards(each) and device_of(each) == device}
+        # Nothing is found of a device that is gone, and of that a notification tells.
+        return {key: found.get(key) for key in keys_of(diff(wanted, found))} if found else {}
 
     async def apply(self, delta: Delta[Key, Object]) -> None:
         """OverlayError names each change that failed. What is already gone counts as removed."""

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from netagent import patrol
-from netagent.patrol import Patrol
+from netagent.patrol import LOOK_S, SHARE, USUAL, Patrol
 from netagent.state import Key
 
 PEER = Key("wireguard peer", ("flannel-wg", "key"))
@@ -37,7 +37,7 @@ async def woken(place, one):
 
 async def test_it_goes_again_and_again_and_wakes_only_when_something_differs(place, monkeypatch):
     monkeypatch.setattr(patrol, "LOOK_S", 0.001)
-    monkeypatch.setattr(patrol, "SHARE", 0)
+    monkeypatch.setattr(patrol, "SHARE", 1e-9)
     one, awake = Patrol(place.look, lambda: {"what": "is desired"}), asyncio.Event()
     walk = asyncio.create_task(one.run(awake.set))
     async with asyncio.timeout(5):
@@ -69,3 +69,17 @@ async def test_whoever_writes_need_not_look_before_something_was_found(place):
     looks = place.looks
     assert await one.take() == {}
     assert place.looks == looks
+
+
+def pauses(one, *spent_s):
+    return [one._pause_s(each) for each in spent_s]
+
+
+def test_the_dearer_looks_are_the_fewer_are_made(place):
+    assert pauses(Patrol(place.look, dict), *[0.5 * LOOK_S / SHARE] * 20) == [LOOK_S] * 20
+    assert pauses(Patrol(place.look, dict), *[2 * LOOK_S / SHARE] * 20) == [2 * LOOK_S] * 20
+
+
+def test_a_few_dear_looks_do_not_keep_the_next_from_coming_soon_but_many_in_a_row_do(place):
+    made = pauses(Patrol(place.look, dict), 0.0, *[2 * LOOK_S / SHARE] * 20)
+    assert made == [LOOK_S] * USUAL + [2 * LOOK_S] * (21 - USUAL)
