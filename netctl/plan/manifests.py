@@ -5,12 +5,17 @@ from typing import Any
 
 import msgspec
 
-from netctl.apply.allocation import Document, kept, lacking, parse_pools, refuse_misshapen
+from controlloop.errors import OperatorError
+from netctl.apply.allocation import Configured, Document, kept, lacking, parse_pools, refuse_misshapen
 from proxy.frontends import ServiceName
 from proxy.objects import Kind
 from proxy.services import ProxiedService
 from proxy.sources import Update
 from proxy.sources.manifests import ObjectKey
+
+DEFAULTS = Configured()
+POOLS = parse_pools(DEFAULTS.service_cluster_ip_range, DEFAULTS.service_node_port_range)
+"""Which families are given where a store configures nothing; from what range does not matter here."""
 
 
 def update(key: ObjectKey, body: bytes, known: Mapping[ServiceName, ProxiedService]) -> tuple[Update, str]:
@@ -24,13 +29,18 @@ def update(key: ObjectKey, body: bytes, known: Mapping[ServiceName, ProxiedServi
     try:
         refuse_misshapen(document)
         document = completed(document, known.get(ServiceName(name.namespace, name.name)))
-        open_claims = len(lacking(document, parse_pools("", "")))
-    except ValueError:
+        note = note_on(len(lacking(document, POOLS)))
+    except msgspec.ValidationError:
         return Update(kind, name, body), ""
-    note = (
-        f"{open_claims} addresses or ports are given to it when it is applied, and not planned" if open_claims else ""
-    )
+    except OperatorError as error:
+        note = f"spec.{error}"
     return Update(kind, name, msgspec.json.encode(document)), note
+
+
+def note_on(given_later: int) -> str:
+    if not given_later:
+        return ""
+    return f"gets {given_later} more addresses or ports when it is applied; what follows from them is not planned"
 
 
 def completed(document: Document, before: ProxiedService | None) -> Document:
