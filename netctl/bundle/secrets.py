@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 MASK = b"<masked>"
 BASE64 = rb"[A-Za-z0-9+/]"
+END_OF_LINE = rb"(?:\r?\n|(?:\\r)?\\n)"
+"""Also as JSON writes it."""
 
 
 class Mask(NamedTuple):
@@ -32,7 +34,21 @@ LOOKS = (
     Mask(re.compile(rb"-----BEGIN [A-Z0-9 ]+-----(?s:.*?)(?:-----END [A-Z0-9 ]+-----|(?=\")|\Z)"), (b"-----begin",)),
     # Base64 of the above, and what is left of one where a log was cut.
     Mask(re.compile(rb"LS0tLS1CRUdJTi[\w+/=]+"), (b"ls0tls1crudjti",)),
-    Mask(re.compile(rb"(?:\n[ \t]*" + BASE64 + rb"{60,76}={0,2}[ \t]*\r?(?=\n|\Z)){2,}"), (b"\n",), b"\n" + MASK),
+    Mask(
+        re.compile(
+            rb"((?:\"|"
+            + END_OF_LINE
+            + rb")[ \t]*)"
+            + BASE64
+            + rb"{60,76}(?:"
+            + END_OF_LINE
+            + rb"[ \t]*"
+            + BASE64
+            + rb"{4,76}={0,2})+"
+        ),
+        (b"\n",),
+        rb"\g<1>" + MASK,
+    ),
     Mask(re.compile(rb"\beyJ[\w-]{5,}\.[\w-]{5,}(?:\.[\w-]*)?"), (b"eyj",)),
     Mask(re.compile(rb"\$(?:1|2[abxy]?|5|6|7|y|gy|argon2\w*|apr1)\$[^\s:\"'\\,]+"), (b"$",)),
     Mask(
@@ -53,7 +69,7 @@ LOOKS = (
     behind(b"@", rb"(?<=[\s\"'=])([\w.-]+:)[^\s@:/\"'\\]+(?=@[\w\[(])"),
     behind(b"authorization", rb"(\bauthorization(?:\\?[\"'])?\s*[:=]\s*(?:\\?[\"'])?)[^\r\n\"'\\]+"),
     behind(b"cookie", rb"(\bcookie\s*:\s*)[^\r\n\"'\\]+"),
-    behind(b"bearer", rb"(\bbearer\s+)[\w.~+/=-]{6,}"),
+    behind(b"bearer", rb"(\bbearer\s+)[^\s\"'\\]{6,}"),
     # curl -u name:password, etcdctl --user name:password
     behind(b"-u", rb"((?<![\w-])(?:--user|-u)(?:[= ]|\"\s*,\s*\")[\"']?[\w.@-]+:)[^\s\"'\\]+"),
 )
@@ -61,23 +77,29 @@ LOOKS = (
 # -- by name ----------------------------------------------------------------------------------------------------------
 
 NAME = re.compile(
-    rb"(?:pass(?:word|wd|phrase|code)?|pwd|psk|secret|token|credential|cookie|signature|sig|jwt|otp"
-    rb"|(?:pre-?_?shared|private|secret|access|api|auth|encryption|client|account|master|signing|session)[-_. ]?key"
-    rb"|key[-_.]?data|dockerconfigjson|dockercfg)s?"
+    rb"(?:(?:pre-?_?shared|private|secret|access|api|auth|encryption|client|account|master|signing|session)[-_. ]?key"
+    rb"|key[-_.]?data|dockerconfigjson|dockercfg"
+    rb"|pass(?:word|wd|phrase|code)?|pwd|psk|secret|token|credential|cookie|signature|sig|jwt|otp)s?"
 )
 """How the names of secrets end, in lower case. One that goes on, as `token-file`, is of something else."""
-QUOTED = rb"\"(?:[^\"\\]|\\.)*\"|\\\"(?:[^\"\\]|\\\\.)*\\\"|'[^'\n\"\\]*'"
-WORD = rb"[^\s\"'\\,;&(){}\[\]]+"
-BLOCK = re.compile(rb"(?P<before>\s*:[ \t]*)[|>][-+\d]*[ \t]*(?P<value>(?:\r?\n[ \t]+[^\r\n]*)+)")
-"""YAML's: the lines below, as far as they are indented."""
-PAIR = re.compile(
-    rb"(?P<before>(?:\\?[\"'])?\s*(?::=|=>|[:=]| is )[ \t]*)"
-    rb"(?P<value>" + QUOTED + rb"|\[[^\[\]{}]*\]|(?!(?:null|true|false)\b)" + WORD + rb")"
+QUOTED = rb"\"(?:[^\"\\]|\\.)*\"|(?P<deep>\\+)\"(?:(?!(?P=deep)\").)*?(?P=deep)\"|'[^'\n\"\\]*'"
+"""`deep`: in JSON within JSON."""
+WORD = rb"(?:[^\s\"'\\]|\\(?![nrtu\"']))+"
+BLOCK = re.compile(
+    rb"(?P<before>\s*:[ \t]*)[|>][-+\d]*[ \t]*"
+    rb"(?P<value>(?:" + END_OF_LINE + rb"[ \t]+(?:[^\r\n\"\\]|\\(?!n))*)+)"
 )
-"""name=TEXT, name: TEXT, "name": "TEXT", \"name\": \"TEXT\"."""
-OPTION = re.compile(rb"(?P<before>[ \t]+|\"\s*,\s*)(?P<value>" + QUOTED + rb"|(?!-)" + WORD + rb")")
+"""YAML's: the lines below, as far as they are indented."""
+FIELD = re.compile(rb"(?P<before>\\*\"\s*:\s*)(?P<value>" + QUOTED + rb"|\[[^\[\]]*\]|-?\d[\d.eE+-]*)")
+"""Of JSON: "name": "TEXT", \"name\": \"TEXT\"."""
+PAIR = re.compile(
+    rb"(?P<before>'?\s*(?::=|=>|[:=]| is )[ \t]*)(?P<value>" + QUOTED + rb"|(?!(?:null|true|false)\b)" + WORD + rb")"
+)
+"""name=TEXT, name: TEXT."""
+OPTION = re.compile(rb"(?P<before>[ \t]+|\\u0000|\\*\"\s*,\s*)(?P<value>" + QUOTED + rb"|(?!-)" + WORD + rb")")
 """--etcd-password TEXT, and the same as two items of a list."""
-STARTS_A_WORD = re.compile(rb"[\s\"'=,;]")
+QUOTE = re.compile(rb"\\*[\"']")
+STARTS_A_WORD = re.compile(rb"[\s\"'=,;]|\\u0000")
 LONGEST_WORD = 320
 """The names of a Service and its namespace, and more."""
 
@@ -110,8 +132,8 @@ def without_named(text: bytes) -> Iterator[bytes]:
 
 def value_behind(text: bytes, at: int, opened: bytes, begun: bytes) -> re.Match[bytes] | None:
     """Of a name that ends at `at`, whose word began with these bytes, behind this one."""
-    if block := BLOCK.match(text, at):
-        return block
+    if found := BLOCK.match(text, at) or FIELD.match(text, at):
+        return found
     if pair := PAIR.match(text, at):
         bare = pair["value"][:1] not in (b'"', b"'", b"\\")
         # `default/reset-password:80` is a Service and its port.
@@ -126,7 +148,7 @@ def value_behind(text: bytes, at: int, opened: bytes, begun: bytes) -> re.Match[
 
 def in_its_quotes(value: bytes, before: bytes) -> bytes:
     """The mask for a value; what was a number or a list in JSON gets quotes."""
-    for quote in (b'\\"', b'"', b"'"):
-        if value.startswith(quote):
-            return quote + MASK + quote
-    return b'"' + MASK + b'"' if before.startswith(b'"') and before.rstrip().endswith(b":") else MASK
+    if quote := QUOTE.match(value):
+        return quote[0] + MASK + quote[0]
+    named = QUOTE.match(before)
+    return named[0] + MASK + named[0] if named and before.rstrip().endswith(b":") else MASK
