@@ -1,5 +1,8 @@
 """How fast netagent is with many peers, each figure beside what the kernel's own tools need for the same work.
 
+A changed lease is timed until the kernel tells of the new FDB entry, from the start of the put and from its return; its
+floor is another watcher in Python, timed the same two ways, that does nothing about what it hears.
+
 python -m bench.overlay [--peers 5000] [--quick] [--write]
 """
 
