@@ -1,6 +1,7 @@
 """Single frontends for who asks on the daemon's socket: whose an address is, and what a Service has. Pure.
 
-`/frontends/10.96.0.1/tcp/80`, with 0.0.0.0 or :: for a node port, and `/frontends-of/default/web`.
+`/frontends/10.96.0.1/tcp/80`, with 0.0.0.0 or :: for a node port, and `/frontends-of/default/web`;
+`/service-names/default/w` for who types a name.
 """
 
 from collections.abc import Iterable
@@ -10,6 +11,8 @@ from typing import Any
 from controlloop.http_server import Answer, json_answer
 from proxy.frontends import Balance, Frontend, Protocol, ServiceName
 from proxy.tracker import Tracker
+
+NAMES = 100
 
 
 class FrontendPages:
@@ -24,6 +27,12 @@ class FrontendPages:
             return Answer(404, b"want ADDRESS/PROTOCOL/PORT\n")
         owner = self._tracker.owner(key)
         return _listed(one for one in self._tracker.frontends(owner) if one.key == key) if owner else _listed(())
+
+    def names(self, typed: str) -> Answer:
+        """Services that begin so, by name: as many as anybody would read."""
+        return json_answer(
+            sorted(name for each in self._tracker.services() if (name := str(each)).startswith(typed))[:NAMES]
+        )
 
     def by_service(self, page: str) -> Answer:
         namespace, _, name = page.partition("/")

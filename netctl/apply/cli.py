@@ -39,8 +39,10 @@ def apply(files: tuple[Path, ...], manifests: Path | None, addresses: str, ports
     """Write the Services and endpoints of manifests into etcd.
 
     Services, EndpointSlices and Endpoints are understood. Everything is read and checked before the first object is
-    written. `-f -` reads standard input; a folder stands for all manifests in it. A Service without an address or node port is given one, and keeps it. The ranges may also
-    stand in the key PREFIX/config: {"serviceClusterIPRange": "10.96.0.0/12", "serviceNodePortRange": "30000-32767"}.
+    written. `-f -` reads standard input; a folder stands for all manifests in it.
+
+    A Service without an address or node port is given one, and keeps it. The ranges may also stand in the key
+    PREFIX/config: {"serviceClusterIPRange": "10.96.0.0/12", "serviceNodePortRange": "30000-32767"}.
     """
     from netctl.apply.objects import Ranges, Target, apply_manifests  # noqa: PLC0415
 

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import click
 
+from netctl.complete import services
 from netctl.options import FROM, OUTPUT, node_of
 
 
 @click.command()
-@click.argument("ends", nargs=-1, required=True, metavar="[SOURCE] DESTINATION")
+@click.argument("ends", nargs=-1, required=True, metavar="[SOURCE] DESTINATION", shell_complete=services)
 @click.option("--verify", is_flag=True, help="Send one packet, and compare.")
 @OUTPUT
 @FROM

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from netctl.complete import codes
 from netctl.options import FROM, OUTPUT, etcd_of, node_of, on_etcd
 
 
@@ -54,7 +55,7 @@ def etcd(form: str, **settings: str) -> int:
 
 
 @click.command("help")
-@click.argument("topic", required=False, metavar="[CODE|COMMAND]")
+@click.argument("topic", required=False, metavar="[CODE|COMMAND]", shell_complete=codes)
 @OUTPUT
 @click.pass_context
 def help_(context: click.Context, topic: str | None, form: str) -> int:

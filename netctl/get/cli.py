@@ -4,9 +4,12 @@ from pathlib import Path
 
 import click
 
+from netctl.complete import services as service_names
 from netctl.options import FROM, INSTANCE, OUTPUT, node_of
 
-SERVICE = click.argument("service", required=False, default="", metavar="[NAMESPACE/NAME]")
+SERVICE = click.argument(
+    "service", required=False, default="", metavar="[NAMESPACE/NAME]", shell_complete=service_names
+)
 
 
 @click.group()
@@ -73,7 +76,7 @@ def endpoints(service: str, form: str, bundle: Path | None) -> int:
 
 
 @get.command()
-@click.argument("owner", required=False, default="", metavar="[NAMESPACE/NAME|PEER]")
+@click.argument("owner", required=False, default="", metavar="[NAMESPACE/NAME|PEER]", shell_complete=service_names)
 @OUTPUT
 @FROM
 def rules(owner: str, form: str, bundle: Path | None) -> int:

@@ -9,6 +9,7 @@ from typing import NoReturn
 import click
 
 from controlloop.errors import OperatorError
+from netctl.complete import lab_hosts
 from netctl.graph.cli import drawn
 from netctl.lab.faults_cli import break_, heal
 from netctl.lab.options import NAME, lab_errors, named
@@ -103,7 +104,7 @@ def graph(name: str, form: str, file: Path | None) -> int:
 
 @lab.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @NAME
-@click.argument("host")
+@click.argument("host", shell_complete=lab_hosts)
 @click.argument("argv", nargs=-1, type=click.UNPROCESSED)
 def exec(name: str, host: str, argv: tuple[str, ...]) -> NoReturn:  # noqa: A001 - the command's name
     """Run a program on a host of the lab, or a shell.

@@ -106,3 +106,12 @@ def test_a_fault_of_our_own_is_one_line_too():
     assert done.stderr == (
         "netctl: a fault of netctl itself: ZeroDivisionError: division by zero (NODENET_TRACEBACK=1 shows where)\n"
     )
+
+
+@pytest.mark.parametrize("command", [each for each in ALL if any("--output" in one.flags for one in each.options)])
+def test_a_form_that_is_none_is_one_line_that_names_it(command, capsys):
+    given = ["x"] * sum(one.required for one in command.arguments) + ["-f", "x"] * (command.words[-1] == "plan")
+    assert run_command(netctl, [*command.words[1:], *given, "-o", "toml"]) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert "'toml'" in said.err
