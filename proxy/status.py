@@ -87,6 +87,7 @@ class ProxyStatus:
             "/metrics": self._metrics,
             "/frontends": lambda: every_frontend(self._tracker),
             "/frontends/": FrontendPages(self._tracker).by_address,
+            "/service-names/": FrontendPages(self._tracker).names,
             "/frontends-of/": FrontendPages(self._tracker).by_service,
             "/events": self._history.page,
             "/events/": self._history.page,
