@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 MASK = b"<masked>"
 BASE64 = rb"[A-Za-z0-9+/]"
+TAIL = BASE64 + rb"{4,76}={0,2}"
 END_OF_LINE = rb"(?:\r?\n|(?:\\r)?\\n)"
 """Also as JSON writes it."""
 
@@ -34,26 +35,17 @@ LOOKS = (
     Mask(re.compile(rb"-----BEGIN [A-Z0-9 ]+-----(?s:.*?)(?:-----END [A-Z0-9 ]+-----|(?=\")|\Z)"), (b"-----begin",)),
     # Base64 of the above, and what is left of one where a log was cut.
     Mask(re.compile(rb"LS0tLS1CRUdJTi[\w+/=]+"), (b"ls0tls1crudjti",)),
+    Mask(re.compile(rb"(\n[ \t]*)" + BASE64 + rb"{60,76}(?:\r?\n[ \t]*" + TAIL + rb")+"), (b"\n",), rb"\g<1>" + MASK),
     Mask(
-        re.compile(
-            rb"((?:\"|"
-            + END_OF_LINE
-            + rb")[ \t]*)"
-            + BASE64
-            + rb"{60,76}(?:"
-            + END_OF_LINE
-            + rb"[ \t]*"
-            + BASE64
-            + rb"{4,76}={0,2})+"
-        ),
-        (b"\n",),
+        re.compile(rb"(\"|\\n[ \t]*)" + BASE64 + rb"{60,76}(?:(?:\\r)?\\n[ \t]*" + TAIL + rb")+"),
+        (b"\\n",),
         rb"\g<1>" + MASK,
     ),
     Mask(re.compile(rb"\beyJ[\w-]{5,}\.[\w-]{5,}(?:\.[\w-]*)?"), (b"eyj",)),
     Mask(re.compile(rb"\$(?:1|2[abxy]?|5|6|7|y|gy|argon2\w*|apr1)\$[^\s:\"'\\,]+"), (b"$",)),
     Mask(
         re.compile(rb"\b(?:gh[opsur]_|github_pat_|gl(?:pat|rt)-|dckr_pat_|npm_|hv[sbr]\.|xox[abeprs]-|sk-)[\w-]{12,}"),
-        (b"gh", b"gl", b"dckr_", b"npm_", b"hv", b"xox", b"sk-"),
+        tuple(b"ghp_ gho_ ghs_ ghu_ ghr_ github_pat_ glpat- glrt- dckr_pat_ npm_ hvs. hvb. hvr. xox sk-".split()),
     ),
     Mask(re.compile(rb"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), (b"akia", b"asia")),
     # WireGuard's keys: a private one looks as a public one does, but for what stands before it.
@@ -76,12 +68,29 @@ LOOKS = (
 
 # -- by name ----------------------------------------------------------------------------------------------------------
 
-NAME = re.compile(
-    rb"(?:(?:pre-?_?shared|private|secret|access|api|auth|encryption|client|account|master|signing|session)[-_. ]?key"
-    rb"|key[-_.]?data|dockerconfigjson|dockercfg"
-    rb"|pass(?:word|wd|phrase|code)?|pwd|psk|secret|token|credential|cookie|signature|sig|jwt|otp)s?"
+NAMES = tuple(
+    re.compile(name)
+    for name in (
+        *(
+            rb"pass(?:word|wd|phrase|code)?s?",
+            rb"pwd",
+            rb"psk",
+            rb"secrets?",
+            rb"tokens?",
+            rb"credentials?",
+            rb"cookies?",
+        ),
+        *(rb"sig(?:nature)?", rb"jwt", rb"otp", rb"dockerc(?:onfigjson|fg)", rb"key[-_.]?data", rb"keys?"),
+    )
 )
-"""How the names of secrets end, in lower case. One that goes on, as `token-file`, is of something else."""
+"""How the names of secrets end, in lower case; each begins with letters, so that text without them is passed quickly.
+One that goes on, as `token-file`, is of something else.
+"""
+OF_KEY = re.compile(
+    rb"(?:pre-?_?shared|private|secret|access|api|auth|encryption|client|account|master|signing|session)[-_. ]?\Z"
+)
+"""What a key must be, to be one."""
+GOES_ON = b" \t\r\n'\"\\:="
 QUOTED = rb"\"(?:[^\"\\]|\\.)*\"|(?P<deep>\\+)\"(?:(?!(?P=deep)\").)*?(?P=deep)\"|'[^'\n\"\\]*'"
 """`deep`: in JSON within JSON."""
 WORD = rb"(?:[^\s\"'\\]|\\(?![nrtu\"']))+"
@@ -100,6 +109,7 @@ OPTION = re.compile(rb"(?P<before>[ \t]+|\\u0000|\\*\"\s*,\s*)(?P<value>" + QUOT
 """--etcd-password TEXT, and the same as two items of a list."""
 QUOTE = re.compile(rb"\\*[\"']")
 STARTS_A_WORD = re.compile(rb"[\s\"'=,;]|\\u0000")
+LONGEST_KIND = 12
 LONGEST_WORD = 320
 """The names of a Service and its namespace, and more."""
 
@@ -117,17 +127,27 @@ def masked(text: bytes) -> bytes:
 
 def without_named(text: bytes) -> Iterator[bytes]:
     done = 0
-    for name in NAME.finditer(text.lower()):
-        if name.start() < done:
+    for begin, end in sorted(names(text.lower())):
+        if begin < done:
             continue
-        word = text[max(0, name.start() - LONGEST_WORD) : name.start()]
+        word = text[max(0, begin - LONGEST_WORD) : begin]
         start = max((each.end() for each in STARTS_A_WORD.finditer(word)), default=0)
         opened, begun = word[start - 1 : start], word[start:]
-        if value := value_behind(text, name.end(), opened, begun):
+        if value := value_behind(text, end, opened, begun):
             yield text[done : value.start("value")]
             yield in_its_quotes(value["value"], value["before"])
             done = value.end("value")
     yield text[done:]
+
+
+def names(lower: bytes) -> Iterator[tuple[int, int]]:
+    """Begin and end of each that something may stand behind."""
+    for name in NAMES:
+        for found in name.finditer(lower):
+            begin, end = found.span()
+            is_name = name is not NAMES[-1] or OF_KEY.search(lower, max(0, begin - LONGEST_KIND), begin)
+            if is_name and lower[end : end + 1] in GOES_ON:
+                yield begin, end
 
 
 def value_behind(text: bytes, at: int, opened: bytes, begun: bytes) -> re.Match[bytes] | None:

@@ -50,7 +50,8 @@ def explain(source: str, destination: str, form: str, node: Node, *, verify: boo
     except PermissionError as error:
         return refuse(f"explain: rules cannot be read ({error.strerror}); run it as root")
     except CommandError as error:
-        return refuse(f"explain: {error}; run it as root")
+        advice = "run it as root" if node.is_live else "so it was when the bundle was taken"
+        return refuse(f"explain: {error}; {advice}")
     except OSError as error:
         return refuse(f"explain: the kernel does not answer: {error.strerror or error}")
     except UnreachableError as error:
