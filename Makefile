@@ -6,7 +6,7 @@ VENV := .venv
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3.11 /usr/bin/python3.12 /usr/bin/python3.13) python3)
 PACKAGES := controlloop subnet_alloc netagent proxy netctl lab
 
-.PHONY: setup demo test check bench fmt lock clean
+.PHONY: setup demo test check bench picture fmt lock clean
 
 setup:
 	@PYTHON=$(PYTHON) ./setup.sh
@@ -29,6 +29,11 @@ bench: setup
 	@$(VENV)/bin/python -m bench.healing --write
 	@$(VENV)/bin/python -m bench.proxy --write
 	@$(VENV)/bin/python -m bench.explain --write
+	@$(VENV)/bin/python -m bench.top --write
+
+# What README.md shows: half a minute in network namespaces. Best on a machine that does nothing else.
+picture: setup
+	@$(VENV)/bin/python -m lab.picture
 
 fmt: setup
 	@$(VENV)/bin/ruff check --fix --quiet . ; $(VENV)/bin/ruff format --quiet .

@@ -3,7 +3,7 @@
 set -eu
 cd "$(dirname "$0")"
 
-packages="etcd-server etcd-client iproute2 nftables iptables conntrack iputils-ping tcpdump containernetworking-plugins util-linux openssl wireguard-go wireguard-tools groff-base"
+packages="etcd-server etcd-client iproute2 nftables iptables conntrack iputils-ping tcpdump containernetworking-plugins util-linux openssl wireguard-go wireguard-tools groff-base chromium"
 "$PYTHON" -c "import ensurepip, venv" 2>/dev/null || packages="$packages python3-venv"
 
 missing=""

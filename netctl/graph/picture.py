@@ -1,6 +1,7 @@
 """All figures on one sheet: the standalone SVG. Pure."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import product
 from typing import Any
@@ -31,8 +32,16 @@ FINDINGS = 6
 def figures(document: Document) -> list[Figure]:
     """Those of each overlay, then the Services'."""
     palette = Palette(document)
-    found = [draw(overlay, palette) for overlay in document["overlays"] for draw in OF_AN_OVERLAY]
+    overlays = document["overlays"]
+    found = [named(draw(each, palette), each["name"], overlays) for each in overlays for draw in OF_AN_OVERLAY]
     return [*found, flows(document, palette)]
+
+
+def named(figure: Figure, overlay: str, overlays: Sequence[Document]) -> Figure:
+    """With the overlay's name where there are several."""
+    if len(overlays) == 1:
+        return figure
+    return replace(figure, title=f"{figure.title} ({overlay})", name=f"{figure.name}-{overlay}")
 
 
 def headline(document: Document) -> str:

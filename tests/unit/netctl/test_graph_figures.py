@@ -220,3 +220,11 @@ def test_a_large_network_has_a_cell_for_each_block():
     tree = drawn(network_graph([answers(nodes=3, networks=(NETWORK,))]), "subnets")
     assert len(titles(tree)) == 256
     assert str(list_subnet(NETWORK, 1)) == "10.0.1.0/24"
+
+
+def test_two_overlays_have_figures_of_their_own():
+    said = answers(nodes=2)
+    document = network_graph([replace(said, agents={**said.agents, "netagent2": said.agents["netagent"]})])
+    names = [figure.name for figure in figures(document)]
+    assert len(set(names)) == len(names) == 7
+    assert "Pod network (netagent2)" in RENDER["svg"](document)
