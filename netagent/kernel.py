@@ -112,8 +112,10 @@ class OverlayKernel:
             return {}
         differing: dict[Key, Object | None] = {}
         for device in [each.device for each in desired.values() if isinstance(each, WireguardIdentity)]:
-            glances[device] = await self._glances.at(device)
+            before = await self._glances.at(device)
             differing |= await self._untold_of(device, desired)
+            # What was put right while we read must not be taken for the way in which it looked before.
+            glances[device] = before if await self._glances.at(device) == before else None
         self._in_order = {} if differing or None in glances.values() else glances
         return differing
 

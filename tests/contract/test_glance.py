@@ -135,5 +135,25 @@ async def test_the_overlay_reads_the_device_only_when_it_looks_different(device)
     kernel.close()
 
 
+async def test_what_is_put_right_while_the_overlay_reads_is_missed_when_it_goes_again(device):
+    from netagent.kernel import OverlayKernel  # noqa: PLC0415 - not where the module is skipped
+
+    kernel = OverlayKernel()
+    read = kernel._wireguard.dump
+    desired = await read(device)
+
+    def dump(device):
+        put(device, 2)
+        return read(device)
+
+    kernel._wireguard.dump = dump
+    wg("set", device, "peer", KEYS[2], "remove")
+    assert await kernel.untold(desired) == {}
+    kernel._wireguard.dump = read
+    wg("set", device, "peer", KEYS[2], "remove")
+    assert {key.kind for key in await kernel.untold(desired)} == {"wireguard peer", "wireguard subnet"}
+    kernel.close()
+
+
 def test_the_socket_is_where_wg_looks_for_it(device):
     assert (SOCKETS / f"{device}.sock").is_socket()
