@@ -7,6 +7,7 @@ import click
 from netctl.options import OUTPUT, node_of
 
 SORT_WORDS = ("connections", "bytes", "name")
+"""On the screen each is chosen by its first letter."""
 
 
 @click.command()

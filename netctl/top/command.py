@@ -14,11 +14,12 @@ from controlloop.printable import escaped
 from netctl.exit_codes import OK, REFUSED, UNREACHABLE
 from netctl.node import Node
 from netctl.output import render_document
+from netctl.top.cli import SORT_WORDS
 from netctl.top.flows import Flows
 from netctl.top.services import Services
 from netctl.top.terminal import StoppedError, Terminal
 from netctl.top.usage import Sample, Usage
-from netctl.top.view import SORTS, Choice, Look, chosen, human, report, screen
+from netctl.top.view import Choice, Look, chosen, human, report, screen
 
 SIGNALLED = 128
 """What a shell adds to the number of the signal that ended a program."""
@@ -116,16 +117,16 @@ def wait(flows: Flows, until: float) -> None:
 
 
 def print_sample(watch: Watch, request: Request) -> None:
-    usage, uses = watch.usage, chosen(watch.usage, request.choice)
+    usage, owners = watch.usage, chosen(watch.usage, request.choice)
     for note in watch.notes():
         click.echo(f"netctl: {note}", err=True)
     if request.form in ("json", "yaml"):
-        document = usage.document(uses)
+        document = usage.document(owners)
         click.echo(render_document(document, request.form) if request.samples == 1 else one_line(document, request))
     elif request.form == "name":
-        click.echo("\n".join(str(use.owner) for use in uses if use.connections))
+        click.echo("\n".join(str(owner) for owner in owners if owner in usage.last.counts))
     else:
-        click.echo("\n".join(report(usage, uses, wide=request.form == "wide")))
+        click.echo("\n".join(report(usage, owners, wide=request.form == "wide")))
 
 
 def one_line(document: dict[str, object], request: Request) -> str:
@@ -172,7 +173,7 @@ def title(watch: Watch, request: Request) -> str:
     said += f"  every {request.interval_s:g} s  by {request.choice.sort}"
     if not (text := request.choice.text):
         return said
-    shown = sum(text.casefold() in str(owner).casefold() for owner in services)
+    shown = len(watch.usage.by_name(text))
     return f"filter {escaped(text)}: {shown} of {said.removeprefix('netctl top  ')}"
 
 
@@ -191,10 +192,10 @@ def obey(key: str, choice: Choice, usage: Usage) -> bool:
     elif key == "escape":
         choice.text = ""
     elif key == "enter":
-        for use in chosen(usage, choice)[choice.cursor : choice.cursor + 1]:
-            choice.open ^= {use.owner}
+        for owner in chosen(usage, choice)[choice.cursor : choice.cursor + 1]:
+            choice.open ^= {owner}
     else:
-        choice.sort = next((sort for sort in SORTS if sort[0] == key), choice.sort)
+        choice.sort = next((sort for sort in SORT_WORDS if sort[0] == key), choice.sort)
     return True
 
 

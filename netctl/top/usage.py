@@ -5,9 +5,11 @@ lets expect of the very connections that were counted, by the addresses they wer
 """
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct
 
 from netctl.output import API_VERSION
 
@@ -15,9 +17,8 @@ WINDOW = 30
 """Samples that are kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class ServicePort:
-    """A row: one port of one Service."""
+class ServicePort(Struct, frozen=True, order=True):
+    """A row: one port of one Service. A Struct, as ten thousand are looked up for each picture."""
 
     service: str
     """`namespace/name`."""
@@ -115,8 +116,19 @@ class ServiceUse:
 class Usage:
     def __init__(self, window: int = WINDOW) -> None:
         self.samples: deque[Sample] = deque(maxlen=window)
-        self.targets: Mapping[ServicePort, Sequence[Target]] = {}
+        self._targets: Mapping[ServicePort, Sequence[Target]] = {}
+        self._names: list[tuple[str, ServicePort]] = []
+
+    @property
+    def targets(self) -> Mapping[ServicePort, Sequence[Target]]:
         """All Service ports as they are now."""
+        return self._targets
+
+    @targets.setter
+    def targets(self, targets: Mapping[ServicePort, Sequence[Target]]) -> None:
+        if targets is not self._targets:
+            self._targets = targets
+            self._names = sorted((str(owner), owner) for owner in targets)
 
     @property
     def last(self) -> Sample:
@@ -135,13 +147,19 @@ class Usage:
         size = counted[endpoint] if endpoint else counted.total()
         return size, size / sample.bytes_s
 
-    def services(self) -> Iterator[ServiceUse]:
-        """All Service ports, in no order."""
-        used = {owner for sample in self.samples for owner in sample.counts}
-        for owner in {**dict.fromkeys(self.targets), **dict.fromkeys(used)}:
-            yield self.service(owner, is_used=owner in used)
+    @property
+    def used(self) -> set[ServicePort]:
+        """Those that were called in the window."""
+        return {owner for sample in self.samples for owner in sample.counts}
 
-    def service(self, owner: ServicePort, *, is_used: bool = True) -> ServiceUse:
+    def by_name(self, text: str = "") -> list[tuple[str, ServicePort]]:
+        """All Service ports with that in their name, in its order; also those that went, while in the window."""
+        gone = [(str(owner), owner) for owner in self.used if owner not in self._targets]
+        names = sorted([*self._names, *gone]) if gone else self._names
+        wanted = text.casefold()
+        return [each for each in names if wanted in each[0].casefold()] if wanted else names
+
+    def service(self, owner: ServicePort) -> ServiceUse:
         targets, last = self.targets.get(owner, ()), self.last
         count = last.counts.get(owner)
         connections = count.connections.total() if count else 0
@@ -153,7 +171,7 @@ class Usage:
             connections / last.seconds,
             size,
             size_per_s,
-            [rate(sample, owner) for sample in self.samples] if is_used else (),
+            [rate(sample, owner) for sample in self.samples],
             len({endpoint for target in targets for endpoint in target.weights}),
         )
 
@@ -199,7 +217,7 @@ class Usage:
             ideal,
         )
 
-    def document(self, chosen: Iterable[ServiceUse]) -> dict[str, Any]:
+    def document(self, chosen: Iterable[ServicePort]) -> dict[str, Any]:
         last = self.last
         return {
             "apiVersion": API_VERSION,
@@ -210,7 +228,7 @@ class Usage:
             "overflows": last.overflows,
             "bytes_interval_s": round(self.last_bytes.bytes_s, 3) if self.last_bytes else None,
             "unattributed": last.unattributed,
-            "items": [self._item(each) for each in chosen],
+            "items": [self._item(self.service(each)) for each in chosen],
         }
 
     def _item(self, use: ServiceUse) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from netctl.top.usage import EndpointUse, ServicePort, ServiceUse, Usage
 SORTS: dict[str, Callable[[ServiceUse], tuple[object, ...]]] = {
     "connections": lambda use: (-use.connections_per_s, -sum(use.history), str(use.owner)),
     "bytes": lambda use: (-(use.bytes_per_s or 0.0), -use.connections_per_s, str(use.owner)),
-    "name": lambda use: (str(use.owner),),
 }
 NARROW, LEAST = 60, 20
 """Below so many columns there are fewer; below LEAST, nothing is made to fit."""
@@ -49,48 +48,52 @@ class Look:
         return max(8, self.width - taken)
 
 
-def chosen(usage: Usage, choice: Choice) -> list[ServiceUse]:
-    wanted = choice.text.casefold()
-    found = (use for use in usage.services() if wanted in str(use.owner).casefold())
-    return sorted(found, key=SORTS[choice.sort])
+def chosen(usage: Usage, choice: Choice) -> list[ServicePort]:
+    """In order. Most Services of many are idle: they follow those that are used, by name, and cost next to nothing."""
+    named = usage.by_name(choice.text)
+    if choice.sort == "name":
+        return [owner for _, owner in named]
+    used = usage.used
+    busy = sorted((usage.service(owner) for _, owner in named if owner in used), key=SORTS[choice.sort])
+    return [*(use.owner for use in busy), *(owner for _, owner in named if owner not in used)]
 
 
 def screen(usage: Usage, choice: Choice, look: Look, title: str, notes: Sequence[str]) -> list[str]:
     """Exactly as many lines as the screen has. The line at the cursor is marked, and in sight."""
-    uses = chosen(usage, choice)
-    choice.cursor = max(0, min(choice.cursor, len(uses) - 1))
+    owners = chosen(usage, choice)
+    choice.cursor = max(0, min(choice.cursor, len(owners) - 1))
     top = [title, *notes, heading(look)]
     hint = f"filter: {choice.text}_  (enter: done, escape: all)" if choice.typing else HINT
     room = max(1, look.height - len(top) - 1)
-    body = list(body_lines(usage, uses, choice, look, room))
+    body = list(body_lines(usage, owners, choice, look, room))
     lines = [*top, *body, *[""] * (room - len(body)), hint]
     return [fitted(line, look) for line in lines[: max(1, look.height)]]
 
 
-def body_lines(usage: Usage, uses: Sequence[ServiceUse], choice: Choice, look: Look, room: int) -> Iterator[str]:
+def body_lines(usage: Usage, owners: Sequence[ServicePort], choice: Choice, look: Look, room: int) -> Iterator[str]:
     first = max(0, choice.cursor - room + 1)
     # An open Service is seen with its endpoints as far as they fit.
-    while first < choice.cursor and height(usage, uses[first : choice.cursor + 1], choice) > room:
+    while first < choice.cursor and height(usage, owners[first : choice.cursor + 1], choice) > room:
         first += 1
     left = room
-    for index, use in enumerate(uses[first : first + room], first):
+    for index, owner in enumerate(owners[first : first + room], first):
         mark = ">" if index == choice.cursor else " "
-        for line in (service_line(use, look, mark), *opened(usage, use, choice, look)):
+        for line in (service_line(usage.service(owner), look, mark), *opened(usage, owner, choice, look)):
             if not left:
                 return
             left -= 1
             yield line
-    if not uses:
+    if not owners:
         yield f"no Service{f' with {escaped(choice.text)!r} in its name' if choice.text else ''}"
 
 
-def height(usage: Usage, uses: Iterable[ServiceUse], choice: Choice) -> int:
-    return sum(1 + (len(usage.endpoints(use.owner)) if use.owner in choice.open else 0) for use in uses)
+def height(usage: Usage, owners: Iterable[ServicePort], choice: Choice) -> int:
+    return sum(1 + (len(usage.endpoints(owner)) if owner in choice.open else 0) for owner in owners)
 
 
-def opened(usage: Usage, use: ServiceUse, choice: Choice, look: Look) -> Iterator[str]:
-    if use.owner in choice.open:
-        yield from (endpoint_line(each, look) for each in usage.endpoints(use.owner))
+def opened(usage: Usage, owner: ServicePort, choice: Choice, look: Look) -> Iterator[str]:
+    if owner in choice.open:
+        yield from (endpoint_line(each, look) for each in usage.endpoints(owner))
 
 
 def heading(look: Look) -> str:
@@ -153,13 +156,13 @@ def fitted(line: str, look: Look) -> str:
     return f"{line[: look.width - 1]}{'…' if look.is_unicode else '~'}"
 
 
-def report(usage: Usage, uses: Sequence[ServiceUse], *, wide: bool) -> list[str]:
+def report(usage: Usage, owners: Sequence[ServicePort], *, wide: bool) -> list[str]:
     """One sample with all endpoints, to be kept. Names are cut for 80 columns, unless it is `wide`."""
     tail = len("ideal 100.0%")
-    longest = max((len(str(use.owner)) for use in uses), default=0) + 2
+    longest = max((len(str(owner)) for owner in owners), default=0) + 2
     look = Look(width=max(80, longest + TAKEN + tail) if wide else 80, tail=tail)
     lines = [columns("  SERVICE", *TITLES, "", look)]
-    for use in uses:
-        lines.append(service_line(replace(use, history=()), look))
-        lines += [endpoint_line(each, look) for each in usage.endpoints(use.owner)]
+    for owner in owners:
+        lines.append(service_line(replace(usage.service(owner), history=()), look))
+        lines += [endpoint_line(each, look) for each in usage.endpoints(owner)]
     return lines
