@@ -1,8 +1,6 @@
 """`netctl lab`, which the package lab does."""
 
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,6 +11,7 @@ from netctl.complete import lab_hosts
 from netctl.graph.cli import drawn
 from netctl.lab.faults_cli import break_, heal
 from netctl.lab.options import NAME, lab_errors, named
+from netctl.lab.progress import Progress
 
 
 @click.group()
@@ -42,7 +41,7 @@ def up(name: str, nodes: int, pods: int, mode: str, balance: str) -> int:
     if reason := can_run():
         raise OperatorError(f"lab up: {reason}")
     spec = Spec(name, nodes=nodes, pods_per_node=pods, mode=mode, balance=balance)
-    lab_errors(lambda: bring_up(spec, progress()))
+    lab_errors(lambda: bring_up(spec, Progress(sys.stderr)))
     click.echo(f"lab {name} is up: {nodes} nodes in {mode} mode, {nodes * pods} pods.")
     click.echo(f"  netctl lab status{named(name)}\n  netctl lab exec{named(name)} node-1 -- netctl status")
     click.echo(f"  netctl lab exec{named(name)} node-1 -- ip route\n  netctl lab down{named(name)}")
@@ -122,24 +121,6 @@ def exec(name: str, host: str, argv: tuple[str, ...]) -> NoReturn:  # noqa: A001
         target.become(program, environment)
     except OSError as error:
         raise OperatorError(f"lab exec: {program[0]} on {host}: {error.strerror}") from None
-
-
-def progress() -> Callable[[str], None]:
-    """Prints each step with the time since the start. What a step has done, behind a colon, is for terminals, where it
-    takes the line of the step.
-    """
-    started, last = time.monotonic(), ""
-
-    def tell(text: str) -> None:
-        nonlocal last
-        step = text.partition(":")[0]
-        if step != last or sys.stderr.isatty():
-            over = "\033[A\r\033[K" if step == last else ""
-            shown = text if sys.stderr.isatty() else step
-            print(f"{over}{time.monotonic() - started:6.1f} s  {shown}", file=sys.stderr, flush=True)
-        last = step
-
-    return tell
 
 
 lab.add_command(break_)

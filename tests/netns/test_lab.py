@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from signal import SIGKILL, SIGPIPE
 
@@ -12,7 +12,7 @@ import yaml
 from builders import json, make_endpoint_slice, make_service
 from deadline import eventually
 
-from lab.cluster import STATE_DIR, LabError, attach
+from lab.cluster import STATE_DIR, LabError, attach, take_down
 from lab.topology import ETCD_URL
 from lab.wiring import existing_namespaces
 
@@ -150,17 +150,49 @@ def test_down_a_second_time_finds_nothing():
     refused(lab("down", name=name), f"no lab named {name!r} is up")
 
 
+MOMENTS = ["wiring", "starting etcd", "starting netagent", "attaching"]
+
+
+@contextmanager
+def killed_while(name, moment):
+    """A lab of which the builder was killed at that step."""
+    argv = [NETCTL, "lab", "up", "--name", name, "--nodes", "2", "--pods", "1"]
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as builder:
+        while moment not in builder.stderr.readline():
+            assert builder.poll() is None
+        builder.kill()
+    try:
+        yield
+    finally:
+        with suppress(LabError):
+            take_down(name)
+
+
 def test_a_lab_whose_builder_was_killed_is_built_anew():
     name = f"half-{os.getpid()}"
-    argv = [NETCTL, "lab", "up", "--name", name, "--nodes", "1", "--pods", "0"]
-    try:
-        with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as builder:
-            while "starting netagent" not in builder.stderr.readline():
-                assert builder.poll() is None
-            builder.kill()
+    with killed_while(name, "starting netagent"):
         assert lab("up", "--nodes", "1", "--pods", "0", name=name).returncode == 0
-    finally:
-        attach(name).down()
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_of_a_lab_whose_builder_was_killed_down_leaves_nothing(moment):
+    name = f"part-{os.getpid()}"
+    with killed_while(name, moment):
+        done = lab("down", name=name)
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"lab {name} is gone\n", "")
+        assert existing_namespaces(name) == []
+        assert not (STATE_DIR / name).exists()
+        eventually(lambda: not processes_of(name))
+
+
+def processes_of(name):
+    """Daemons that still write a log of this lab."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if str(STATE_DIR / name / "node") in str((folder / "fd/2").readlink()):
+                found.append(folder.name)
+    return found
 
 
 # netctl status on a node

@@ -35,7 +35,7 @@ def test_a_daemon_runs_as_a_user_of_its_own(proc):
     assert fields(process)["Groups"].split() == []
 
 
-@pytest.mark.parametrize("which", ["CapEff", "CapPrm", "CapBnd"])
+@pytest.mark.parametrize("which", ["CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb"])
 def test_a_daemon_has_net_admin_and_nothing_else(proc, which):
     assert int(fields(proc[0])[which], 16) == CAP_NET_ADMIN
 
