@@ -41,7 +41,7 @@ TARGET_MS = 250
 SAMPLES = 100
 FEW_PEERS = 200
 """With WireGuard: its program in user space takes a second and more for thousands."""
-WIREGUARD_DEVICE = "flannel-wg"
+WIREGUARD_DEVICES = ("flannel-wg", "flannel-wg-v6")
 LISTED_EACH_S = 0.005
 QUIET_S = (0.5, 1.0)
 """Before a peer is removed; by chance, since the agent looks at regular intervals."""
@@ -130,7 +130,7 @@ def wireguard_back_after(peers: list[Peer]) -> list[float]:
 
 def wireguard_one_back(key: str, quiet_s: float) -> float:
     time.sleep(quiet_s)
-    subprocess.run(["wg", "set", WIREGUARD_DEVICE, "peer", key, "remove"], check=True)
+    subprocess.run(["wg", "set", WIREGUARD_DEVICES[0], "peer", key, "remove"], check=True)
     gone_at = time.monotonic()
     while key not in wireguard_peers():
         time.sleep(LISTED_EACH_S)
@@ -138,7 +138,7 @@ def wireguard_one_back(key: str, quiet_s: float) -> float:
 
 
 def wireguard_peers() -> list[str]:
-    listing = ["wg", "show", WIREGUARD_DEVICE, "peers"]
+    listing = ["wg", "show", WIREGUARD_DEVICES[0], "peers"]
     return subprocess.run(listing, check=True, capture_output=True, text=True).stdout.split()
 
 
@@ -178,7 +178,14 @@ async def run(count: int, samples: int, folder: Path) -> list[str]:
     finally:
         await etcd.close()
         server.stop()
+        end_wireguard()
     return rows
+
+
+def end_wireguard() -> None:
+    """With its device goes wireguard-go, which otherwise outlives us."""
+    for device in WIREGUARD_DEVICES:
+        subprocess.run(["ip", "link", "del", device], check=False, capture_output=True)
 
 
 def measured(name: str, drifts: list[Drift], peers: list[Peer], samples: int) -> list[str]:
