@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from controlloop.printable import escaped
@@ -10,6 +11,8 @@ from netctl.colour import Paint, State, plain
 from netctl.findings.catalogue import CATALOGUE, Entry
 
 WIDTH = 80
+MOST_OF_A_CODE = 3
+"""Shown one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +55,32 @@ def verdict(findings: Sequence[Finding], paint: Paint = plain) -> str:
 
 
 def render(findings: Iterable[Finding], now: float, *, wide: bool = False, paint: Paint = plain) -> Iterator[str]:
-    """Lines for people, 80 columns wide where no single word is longer. `wide` tells what to do as well."""
-    for finding in findings:
-        since = "" if finding.since is None else f", for {age(max(0.0, now - finding.since))}"
-        title = wrapped("  ! ", f"{finding.code} {finding.entry.title}: {escaped(finding.object)}{since}")
-        yield title[0].replace("!", paint("!", State.FAILED), 1)
-        yield from title[1:]
-        yield from wrapped("      ", escaped(finding.evidence))
-        if wide:
-            yield from wrapped("      do: ", finding.entry.action)
-        yield f"      next: {escaped(finding.next or finding.entry.look)}"
+    """Lines for people, 80 columns wide where no single word is longer. `wide` shows every single one, and what to do.
+
+    Otherwise one cause that meets many objects must not push the other findings off the screen.
+    """
+    for code, of_code in groupby(findings, key=lambda each: each.code):
+        group = list(of_code)
+        shown = group if wide or len(group) <= MOST_OF_A_CODE + 1 else group[:MOST_OF_A_CODE]
+        for finding in shown:
+            yield from render_one(finding, now, paint, wide=wide)
+        if rest := len(group) - len(shown):
+            yield from marked(f"{code} {CATALOGUE[code].title}: {rest} more; -o wide shows them", paint)
+
+
+def render_one(finding: Finding, now: float, paint: Paint, *, wide: bool) -> Iterator[str]:
+    since = "" if finding.since is None else f", for {age(max(0.0, now - finding.since))}"
+    yield from marked(f"{finding.code} {finding.entry.title}: {escaped(finding.object)}{since}", paint)
+    yield from wrapped("      ", escaped(finding.evidence))
+    if wide:
+        yield from wrapped("      do: ", finding.entry.action)
+    yield f"      next: {escaped(finding.next or finding.entry.look)}"
+
+
+def marked(title: str, paint: Paint) -> Iterator[str]:
+    first, *rest = wrapped("  ! ", title)
+    yield first.replace("!", paint("!", State.FAILED), 1)
+    yield from rest
 
 
 def footer(findings: Sequence[Finding]) -> str:

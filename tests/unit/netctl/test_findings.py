@@ -81,3 +81,21 @@ def test_help_tells_a_code_and_lists_all(capsys):
     assert "Is this node's network healthy" in capsys.readouterr().out
     assert run_command(netctl, ["help", "NN999"]) == 2
     assert "'NN999' is no code and no command" in capsys.readouterr().err
+
+
+def test_a_cause_that_meets_many_objects_leaves_room_for_others():
+    many = [Finding("NN207", f"chain {number:02}", "undone") for number in range(30)]
+    found = report("host", [*many, LOST], "all")
+    lines = found.shown("table").splitlines()
+    assert [line.split(":")[-1] for line in lines if "NN207" in line and "chain" in line] == [
+        *(" chain 00", " chain 01", " chain 02")
+    ]
+    assert "  ! NN207 somebody undoes the proxy's rules: 27 more; -o wide shows them" in lines
+    assert sum("NN104" in line for line in lines) == 2
+    assert found.shown("wide").count("! NN207") == 30
+    assert len(found.document()["items"]) == 31
+
+
+def test_what_would_take_a_line_to_leave_out_is_shown():
+    few = [Finding("NN207", f"chain {number}", "undone") for number in range(4)]
+    assert "more" not in report("host", few, "all").shown("table")

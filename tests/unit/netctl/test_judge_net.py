@@ -25,6 +25,7 @@ FAULTS = {
     "NN104": {"peers": [{**PEER, "lost_since": 100.0}]},
     "NN105": {"peers": [{**PEER, "large_lost_since": 100.0}]},
     "NN110": {"peers": [{**PEER, "programmed": False}]},
+    "NN113": {"pings": {"10.10.0.2": Ping(answers=True, full_bytes=1500, full_answers=True, share=0.7)}},
     "NN210": {"calls": {WEB: "refused"}},
 }
 
