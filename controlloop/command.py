@@ -53,17 +53,22 @@ async def run(argv: Sequence[str], stdin: bytes = b"", *, environment: Mapping[s
     """
     import asyncio  # noqa: PLC0415 - 25 ms that netctl need not wait for
 
-    process = await asyncio.create_subprocess_exec(
-        find(argv[0]),
-        *argv[1:],
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**clean_environment(), **(environment or {})},
-    )
+    # All that it reads is there when it starts: it does not wait until our loop finds the time to feed it.
+    with os.fdopen(os.memfd_create("stdin"), "w+b") as fed:
+        fed.write(stdin)
+        fed.seek(0)
+        del stdin  # the program needs memory now
+        process = await asyncio.create_subprocess_exec(
+            find(argv[0]),
+            *argv[1:],
+            stdin=fed,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={**clean_environment(), **(environment or {})},
+        )
     own_processes.append(process.pid)
     try:
-        stdout, stderr = await process.communicate(stdin)
+        stdout, stderr = await process.communicate()
     except asyncio.CancelledError:
         # It may have ended already; an error about that would take the place of the cancellation.
         with suppress(ProcessLookupError):

@@ -30,8 +30,24 @@ class Planner(Protocol[K, V]):
         """Let these be all frontends of a Service from now on; record in `delta` which objects that changes."""
         ...
 
+    def replace_all(self, changed: Iterable[tuple[ServiceName, Sequence[Frontend]]], delta: Delta[K, V]) -> None:
+        """The same for several Services."""
+        ...
+
     def settle(self, surroundings: Surroundings, delta: Delta[K, V]) -> None:
         """The node's surroundings are different from now on; record in `delta` which objects that changes."""
+        ...
+
+
+class Ahead(Protocol[K, V]):
+    """The kernel's side of one family, where nothing of ours is yet."""
+
+    def goes_ahead(self, key: K, value: V) -> bool:
+        """Nothing leads there before other objects are written, and it needs none that is planned after it."""
+        ...
+
+    async def apply_ahead(self, delta: Delta[K, V]) -> None:
+        """Write objects that go ahead; all others go in by `apply`."""
         ...
 
 
@@ -40,6 +56,10 @@ class RuleBackend(Backend[K, V], Protocol[K, V]):
 
     asking_changes: bool
     """Whether `refusal` makes the change when it is not refused."""
+
+    async def ahead(self) -> "Ahead[K, V] | None":
+        """Writes parts of a plan before it is complete; None: something of ours is there, or that does not pay."""
+        ...
 
     async def refusal(self, delta: Delta[K, V]) -> CommandError | None:
         """Why the kernel would refuse this change; None: it would not."""

@@ -71,6 +71,10 @@ class Rules:
         for engine in self.each:
             engine.plan(changed)
 
+    async def prepare(self) -> None:
+        """Before the first plan. Whoever cannot look now will say so when it is to write."""
+        await asyncio.gather(*(engine.prepare() for engine in self.each), return_exceptions=True)
+
     def settle(self, surroundings: Surroundings) -> None:
         self.engines[surroundings.family].settle(surroundings)
 

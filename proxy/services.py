@@ -46,6 +46,8 @@ class Options:
     """Where externalIPs and load balancers' addresses may lie; None: anywhere."""
     drain_s: int | None = None
     """For Services that ask for none (`Frontend.drain_s`)."""
+    affinity_limit: str = ""
+    """Why client affinity does not hold for every client; empty: it does."""
 
 
 class ServicePort(Struct, frozen=True, gc=False):
@@ -120,7 +122,7 @@ def read_service(service: Service, options: Options, refuse: Refuse) -> ProxiedS
         source_ranges=read_source_ranges(spec, refuse),
         internal_local=spec.internal_traffic_policy == "Local",
         external_local=spec.external_traffic_policy == "Local",
-        affinity_s=_affinity_s(spec),
+        affinity_s=_affinity_s(spec, options, refuse),
         health_check_port=_health_check_port(spec),
         balance=balance,
         weights=read_weights(annotations.weights or "", refuse) if balance is Balance.WEIGHTED else {},
@@ -168,9 +170,11 @@ def _node_port(path: str, spec: ServiceSpec, written: PortSpec, refuse: Refuse) 
     return 0
 
 
-def _affinity_s(spec: ServiceSpec) -> int:
+def _affinity_s(spec: ServiceSpec, options: Options, refuse: Refuse) -> int:
     if spec.session_affinity != "ClientIP":
         return 0
+    if options.affinity_limit:
+        refuse(f"spec.sessionAffinity: {options.affinity_limit}")
     config = (spec.session_affinity_config or AffinityConfig()).client_ip or ClientIPConfig()
     return config.timeout_seconds or DEFAULT_AFFINITY_S
 

@@ -26,6 +26,7 @@ from controlloop.repairs import BURST, RepairLimiter
 from controlloop.rule_words import object_name, value_facts
 from proxy.backend import Planner, RuleBackend
 from proxy.frontends import Frontend, ServiceName
+from proxy.head_start import HeadStart
 from proxy.node import Surroundings
 from proxy.quarantine import culprits
 
@@ -109,6 +110,7 @@ class RuleSync(Generic[K, V]):
         """Audits in a row that found nothing: after few of them, one that is put off might find something."""
         self._watch: Watch[K, V] | None = None
         self._moved: set[K] | None = None
+        self._head_start: HeadStart[K, V] | None = None
         self._writing: frozenset[K] = frozenset()
         """What the transaction that is under way changes: an audit that begins now may see it before or after."""
         self._retry_due = False
@@ -147,11 +149,20 @@ class RuleSync(Generic[K, V]):
     def watched(self) -> bool:
         return self._watch is not None
 
-    def plan(self, changed: Iterable[tuple[ServiceName, Sequence[Frontend]]]) -> None:
+    async def prepare(self) -> None:
+        """Before the first plan: let it be written while it is made, if nothing has to be taken over."""
+        if ahead := await self._backend.ahead():
+            self._head_start = HeadStart(ahead, self._planner.objects)
+
+    def plan(self, changed: Sequence[tuple[ServiceName, Sequence[Frontend]]]) -> None:
         """Note what the frontends of these services are now; `sync` writes it."""
         for service, frontends in changed:
             self._services.suspects[service] = tuple(frontends)
-            self._planner.replace(service, frontends, self._pending)
+        self._planner.replace_all(changed, self._pending)
+        if self._head_start:
+            # The first sync compares all that is planned with what the kernel holds by then.
+            self._head_start.go_on(self._pending.put)
+            self._pending = Delta()
 
     def settle(self, surroundings: Surroundings) -> None:
         self._planner.settle(surroundings, self._pending)
@@ -214,7 +225,11 @@ class RuleSync(Generic[K, V]):
     # Writing
 
     async def _rewrite(self) -> int:
-        delta = diff(self._planner.objects, await self._backend.dump())
+        head_start, self._head_start = self._head_start, None
+        actual = await head_start.finish() if head_start else None
+        if actual is None:
+            actual = await self._backend.dump()
+        delta = diff(self._planner.objects, actual)
         if self.stats.syncs and not self._unknown:
             planned = _touched(self._pending)
             self._count_repairs(_touched(delta) - planned, delta)

@@ -26,15 +26,23 @@ class NftTable:
         self._is_new = False
         """The last look found no such table."""
 
+    async def is_blank(self) -> bool:
+        """There is no such table, and none of its elements has to be read to know it."""
+        return not await self._look()
+
+    async def _look(self) -> dict[Key, Value]:
+        # `list table` would read the elements too, of sets that packets fill: there may be millions.
+        listing = await run(["nft", "--json", "--terse", "list", "ruleset", self._family.nft])
+        state = await asyncio.to_thread(parse, listing, self._name)
+        self._is_new = not state
+        return state
+
     async def dump(self) -> Mapping[Key, Value]:
         """The table as it is; empty when it is missing, or when its sets, maps or hooks are of another kind than ours.
 
         In that case it can only be replaced whole: `diff` against an empty state puts everything.
         """
-        # `list table` would read the elements too, of sets that packets fill: there may be millions.
-        listing = await run(["nft", "--json", "--terse", "list", "ruleset", self._family.nft])
-        state = await asyncio.to_thread(parse, listing, self._name)
-        self._is_new = not state
+        state = await self._look()
         wanted, found = skeleton(self._constant()), skeleton(state)
         if any(found.get(key, value) != value for key, value in wanted.items()):
             return {}
@@ -62,14 +70,17 @@ class NftTable:
                 # after it went. An empty chain does no harm, and the next look at everything finds it.
                 await self._write(emptying(portion), "--file", "-")
 
+    async def apply_ahead(self, delta: Delta[Key, Value]) -> None:
+        """A part of a table that is blank, to which nothing leads before `apply` writes the rest."""
+        await self._write(delta, "--file", "-")
+
     async def check(self, delta: Delta[Key, Value]) -> None:
         """Let the kernel judge the change, and take it back: CommandError when `apply` would fail."""
         await self._write(delta, "--check", "--file", "-")
 
     async def _write(self, delta: Delta[Key, Value], *arguments: str) -> None:
         everything = skeleton(self._constant()).items() <= skeleton(delta.put).items()
-        text = transaction(self._family, self._name, delta, replace=everything)
-        await run(["nft", *arguments], text.encode())
+        await run(["nft", *arguments], transaction(self._family, self._name, delta, replace=everything).encode())
 
     async def cleanup(self) -> None:
         await delete_table(self._family, self._name)

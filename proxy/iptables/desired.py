@@ -61,6 +61,15 @@ class IptablesPlanner:
 
     def replace(self, service: ServiceName, frontends: Sequence[Frontend], delta: Delta[Key, Rules]) -> None:
         """See proxy.backend.Planner. The cost is that of this Service's rules and of the chains on its paths."""
+        self.replace_all([(service, frontends)], delta)
+
+    def replace_all(self, changed: Iterable[tuple[ServiceName, Sequence[Frontend]]], delta: Delta[Key, Rules]) -> None:
+        """Each chain of the trees is listed once, however many of the Services are below it."""
+        for service, frontends in changed:
+            self._replace(service, frontends, delta)
+        self._record_trees(delta)
+
+    def _replace(self, service: ServiceName, frontends: Sequence[Frontend], delta: Delta[Key, Rules]) -> None:
         ours = [frontend for frontend in frontends if frontend.family is self._family]
         if ours:
             self._frontends[service] = ours
@@ -80,7 +89,8 @@ class IptablesPlanner:
         before, self._dispatch = self._dispatch, Dispatch.of(surroundings)
         if self._dispatch != before:
             for service, frontends in list(self._frontends.items()):
-                self.replace(service, frontends, delta)
+                self._replace(service, frontends, delta)
+        self._record_trees(delta)
 
     def _want(
         self, owner: Owner, chains: Mapping[Key, Rules], leaves: Mapping[Leaf, int], delta: Delta[Key, Rules]
@@ -92,5 +102,7 @@ class IptablesPlanner:
             self._trees[root].remove(place, rule)
         for (root, rule), place in moved.put.items():
             self._trees[root].insert(place, rule)
+
+    def _record_trees(self, delta: Delta[Key, Rules]) -> None:
         for tree in self._trees.values():
             tree.record(delta)

@@ -12,13 +12,11 @@ from controlloop.iptables.chains import Key, Rules
 from controlloop.iptables.kernel import NO_CHAIN, IptablesChains, Variant, program_name
 from controlloop.iptables.legacy_watch import LegacyWatch
 from controlloop.iptables.watch import IptablesWatch
-from controlloop.logs import Log
 from proxy.iptables.address_sets import AddressSets
 from proxy.iptables.balancing import MEMORY_PREFIX, Memory
 from proxy.iptables.chains import OURS, SET, SET_TABLE, set_key
 from proxy.iptables.loopback import GUARD, Loopback
-
-log = Log("iptables")
+from proxy.iptables.portions import portions
 
 KUBE_PROXY = "KUBE-SERVICES"
 RELEASE_S, RELEASE_TURN_S = 2.0, 0.02
@@ -39,6 +37,9 @@ class IptablesBackend(IptablesChains):
         self._released: set[str] = set()
         """Sets that no rule of ours names any more and that could not be removed yet."""
         self._legacy: LegacyWatch | None = None
+
+    async def ahead(self) -> None:
+        """iptables-nft takes more than twice the time when chains do not come in the order of their names."""
 
     async def dump(self) -> Mapping[Key, Rules]:
         self._released = self._sets.destroy(self._released)
@@ -61,7 +62,9 @@ class IptablesBackend(IptablesChains):
         if GUARD in delta.drop and GUARD not in delta.put:
             self._loopback.open(wanted=False)
         with self._legacy.writing() if self._legacy else nullcontext():
-            await super().apply(delta)
+            # Under legacy each transaction reads and writes the whole table.
+            for portion in (delta,) if await self.variant() is Variant.LEGACY else portions(delta):
+                await super().apply(portion)
         if GUARD in delta.put:
             self._loopback.open(wanted=True)
         self._released = self._sets.destroy(self._released | _sets_in(delta.drop) - wanted)
@@ -104,17 +107,18 @@ def _sets_in(state: Mapping[Key, Rules]) -> set[str]:
 
 
 def affinity_memory(family: Family) -> Memory:
-    """What can remember clients here; says once what is lost without sets."""
+    """What can remember clients here."""
+    return Memory.RECENT if affinity_limit(family) else Memory.SETS
+
+
+def affinity_limit(family: Family) -> str:
+    """What affinity lacks here; empty: nothing."""
     try:
         AddressSets(family, MEMORY_PREFIX[family]).check()
     except OSError as error:
-        log.warning(
-            "no sets of addresses: affinity remembers 100 clients of an endpoint, or as many as xt_recent was told",
-            family=family.nft,
-            error=error,
-        )
-        return Memory.RECENT
-    return Memory.SETS
+        limit = "100 clients of an endpoint are remembered, or as many as xt_recent was told"
+        return f"{limit}: sets of addresses need CAP_NET_RAW and a kernel that has them ({error})"
+    return ""
 
 
 async def holds_kube_proxy(family: Family, variant: Variant) -> bool:

@@ -22,10 +22,12 @@ from controlloop.family import Family
 from controlloop.iptables.chains import Key, Rules
 from proxy.frontends import Endpoint, Frontend, Masquerade, Protocol, Refusal, Scope, ServicePortName
 from proxy.iptables.balancing import Memory, balancing, memory_name
-from proxy.iptables.chains import SET, chain_name, set_key
+from proxy.iptables.chains import PREFIX, SET, chain_name, set_key
 from proxy.iptables.spaces import Ports
 from proxy.iptables.surroundings import HAIRPIN, LOCAL_SOURCE, NODE_PORTS, REFUSED, REFUSED_PORTS, SERVICES, Dispatch
 from proxy.iptables.tree import Root
+
+SERVICE_CHAINS = tuple(f"{PREFIX}{kind}-" for kind in ("SVC", "LB", "EXT", "ALLOW"))
 
 Leaf = tuple[Root, str]
 """A rule and the tree it hangs in."""

@@ -56,6 +56,10 @@ class NftablesPlanner:
                     objects.update(counting.elements(frontend))
         self._ledger.replace(service, objects, delta)
 
+    def replace_all(self, changed: Iterable[tuple[ServiceName, Sequence[Frontend]]], delta: Delta[Key, Value]) -> None:
+        for service, frontends in changed:
+            self.replace(service, frontends, delta)
+
     def settle(self, surroundings: Surroundings, delta: Delta[Key, Value]) -> None:
         """Costs as much as there is when it changes who is masqueraded or counted, and the constant part otherwise."""
         self._ledger.replace(THE_TABLE, dict(constant_objects(surroundings)), delta)

@@ -8,7 +8,9 @@ from controlloop.family import Family
 from controlloop.nft.dump import counts_of
 from controlloop.nft.kernel import NftTable
 from controlloop.nft.state import Key, Value
+from controlloop.nft.transaction import is_unreachable
 from controlloop.nft.watch import NftWatch
+from proxy.backend import Ahead
 from proxy.nftables.constant import ADDRESS_TYPE, constant_objects
 from proxy.nftables.counting import CONNECTIONS, TRAFFIC, types
 from proxy.node import Surroundings
@@ -25,6 +27,12 @@ class NftablesBackend(NftTable):
         # The other surroundings stand in rules alone, and those can be changed in place.
         constant = dict(constant_objects(Surroundings(family, service_counters=service_counters)))
         super().__init__(family, TABLE, lambda: constant)
+
+    async def ahead(self) -> Ahead[Key, Value] | None:
+        return self if await self.is_blank() else None
+
+    def goes_ahead(self, key: Key, value: Value) -> bool:
+        return is_unreachable(key, value)
 
     async def refusal(self, delta: Delta[Key, Value]) -> CommandError | None:
         try:

@@ -52,8 +52,8 @@ async def test_a_cancelled_caller_takes_the_program_with_it(tmp_path):
 async def test_a_cancellation_counts_also_when_the_program_has_just_ended(monkeypatch):
     communicate = asyncio.subprocess.Process.communicate
 
-    async def cancelled_at_the_last_moment(process, stdin):
-        await communicate(process, stdin)
+    async def cancelled_at_the_last_moment(process):
+        await communicate(process)
         for _ in range(10):
             await asyncio.sleep(0)
         raise asyncio.CancelledError

@@ -250,6 +250,13 @@ def test_affinity_lasts_three_hours_unless_said_otherwise(fields, seconds):
     assert read(**fields).affinity_s == seconds
 
 
+@pytest.mark.parametrize(("affinity", "told"), [("ClientIP", ["spec.sessionAffinity: 100 clients"]), ("None", [])])
+def test_a_host_that_forgets_clients_is_told_of_each_service_with_affinity(affinity, told):
+    served, refused = read_with_refusals(Options(affinity_limit="100 clients"), sessionAffinity=affinity)
+    assert bool(served.affinity_s) == bool(refused)
+    assert refused == told
+
+
 def test_traffic_policies():
     served = read(internalTrafficPolicy="Local", externalTrafficPolicy="Cluster")
     assert (served.internal_local, served.external_local) == (True, False)

@@ -22,6 +22,10 @@ class Names:
     def replace(self, service, frontends, delta):
         self._set(str(service), frontends or None, delta)
 
+    def replace_all(self, changed, delta):
+        for service, frontends in changed:
+            self.replace(service, frontends, delta)
+
     def settle(self, surroundings, delta):
         self._set("base", surroundings, delta)
 
@@ -53,6 +57,7 @@ class MemoryRules:
     def __init__(self, *, asking_changes=False):
         self.rules, self.dumps, self.applied = {}, 0, []
         self.failures = 0
+        self.is_quick = False
         self.asking_changes = asking_changes
         self.watching = MemoryWatch()
 
@@ -69,6 +74,15 @@ class MemoryRules:
             raise error
         self.applied.append((dict(delta.put), dict(delta.drop)))
         delta.apply_to(self.rules)
+
+    async def ahead(self):
+        return self if self.is_quick and not self.rules else None
+
+    def goes_ahead(self, key, _value):
+        return key != "base"
+
+    async def apply_ahead(self, delta):
+        await self.apply(delta)
 
     async def refusal(self, delta):
         error = self._judge(delta)
