@@ -18,6 +18,9 @@ Entry = Mapping[str, Any]
 
 LO, MAIN = "lo", "main"
 REFUSING = ("blackhole", "unreachable", "prohibit")
+FAILING = (*REFUSING, "none")
+FIRST_RULES = (0, 32766, 32767)
+"""Their priorities."""
 KINDS = frozenset({"unicast", "local", "broadcast", "multicast", *REFUSING})
 ELSE_MATCHED = frozenset({"ipproto", "sport", "dport", "uid_start", "tun_id", "tos", "l3mdev", "oif"})
 """Selectors of rules that a question for a route says nothing of."""
@@ -94,12 +97,12 @@ class RecordedRoutes:
         found = self._looked_up(asked)
         if self.family is Family.V4 and came_in and (refusal := self._refused_entry(asked, found)):
             return RouteAnswer(refusal)
-        if found is None or found.kind in REFUSING:
+        if found is None or found.kind in FAILING:
             return RouteAnswer(found.kind if found else "none")
         if self.family is Family.V4 and not came_in and self._stays_inside(source, found):
             return RouteAnswer("blackhole")
         kind = "multicast" if self.family is Family.V4 and to.is_multicast else found.kind
-        device = LO if found.kind == "local" else found.device
+        device = LO if found.kind == "local" or (came_in and found.kind == "broadcast") else found.device
         return RouteAnswer(
             kind, device, found.gateway, self._source(asked, found, device), f"{to}/{self.family.bits}", found.mtu
         )
@@ -107,7 +110,7 @@ class RecordedRoutes:
     def matched(self, to: IPAddress) -> RouteAnswer:
         """The route itself that leads to an address, with its prefix."""
         found = self._looked_up(Asked(to, None, "", 0))
-        if found is None or found.kind in REFUSING:
+        if found is None or found.kind in FAILING:
             return RouteAnswer(found.kind if found else "none")
         return RouteAnswer(found.kind, found.device, found.gateway, found.source, found.prefix, found.mtu)
 
@@ -121,7 +124,9 @@ class RecordedRoutes:
             if "goto" in rule:
                 begin = rule["goto"]
             elif (action := rule.get("action", "")) in REFUSING:
-                return Route(ip_network(asked.to), action, "", None, None, 0, 0)
+                # A rule's `unreachable` fails as a missing route does (fib4_rule_action).
+                kind = "none" if action == "unreachable" else action
+                return Route(ip_network(asked.to), kind, "", None, None, 0, 0)
             elif found := self._in_table(rule, asked.to):
                 return found
         return None
@@ -143,26 +148,34 @@ class RecordedRoutes:
             return "blackhole"
         if source is None:
             return ""
-        if asked.came_in:
-            is_own = self.is_own(source) and not self._is_set("accept_local", asked.came_in)
-            return "blackhole" if is_own or source.is_multicast else ""
-        return "" if self.is_own(source) else "blackhole"
+        is_wrong = source.is_multicast if asked.came_in else not self.is_own(source)
+        return "blackhole" if is_wrong else ""
 
     def is_own(self, address: IPAddress) -> bool:
         return address in self._own or address.is_loopback
 
     def _refused_entry(self, asked: Asked, found: Route | None) -> str:
-        """What comes from outside and may not go on."""
-        if found and found.kind in ("local", "broadcast"):
-            return ""
-        if not self.settings.get("forwarding", {}).get(asked.came_in, 0):
+        """What comes from outside and may not go on, or not from there."""
+        is_for_us = found is not None and found.kind in ("local", "broadcast")
+        if not is_for_us and not self.settings.get("forwarding", {}).get(asked.came_in, 0):
             return "unreachable"
-        if found and found.kind not in ("unicast", *REFUSING):
+        if found is None or found.kind in FAILING:
+            return ""
+        if asked.source is None:
+            return ""
+        # Without the mark, unless net.ipv4.conf.*.src_valid_mark asks for it, which hardly anybody does.
+        back = self._looked_up(Asked(asked.source, asked.to, asked.came_in, 0))
+        if self.is_own(asked.source) and not self._is_set("accept_local", asked.came_in):
             return "blackhole"
-        if found and found.kind == "unicast" and asked.source and self._filter(asked.came_in) == 1:
-            back = self._looked_up(Asked(asked.source, asked.to, LO, asked.mark))
-            return "" if back and back.device == asked.came_in else "none"
-        return ""
+        if self._has_own_rules and back and back.kind not in ("unicast", *FAILING) and not self.is_own(asked.source):
+            return "blackhole"
+        is_strict = self._filter(asked.came_in) == 1
+        return "blackhole" if is_strict and (back is None or back.device != asked.came_in) else ""
+
+    @property
+    def _has_own_rules(self) -> bool:
+        """Others than a node has from the start: then the kernel looks closer at sources (fib_validate_source)."""
+        return any(rule["priority"] not in FIRST_RULES for rule in self.rules)
 
     def _stays_inside(self, source: IPAddress | None, found: Route) -> bool:
         leaves = found.kind != "local" and found.device != LO
