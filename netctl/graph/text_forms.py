@@ -6,12 +6,13 @@ from typing import Any
 
 from controlloop.printable import escaped
 from netctl.graph.figures.paths import Pair, pairs_of
+from netctl.graph.health import WORST_FIRST
 from netctl.graph.selection import chosen_nodes, rest
 
 Document = Mapping[str, Any]
 
-NODES, PORTS, EDGES = 100, 50, 400
-"""Mermaid refuses more than 500 edges by itself, and nobody reads more."""
+NODES, PORTS, PAIRS, SHARES = 100, 50, 300, 199
+"""Pairs of nodes and shares of Services are edges, of which Mermaid draws 500 at most."""
 HUES = {"ok": "#1f8a5f", "silent": "#8a929e", "degraded": "#b26a00", "lost": "#d1242f"}
 STYLES = {"ok": "solid", "silent": "dotted", "degraded": "dashed", "lost": "dashed"}
 
@@ -26,15 +27,18 @@ class Shown:
             nodes = chosen_nodes(overlay["nodes"], NODES)
             self.nodes += nodes
             self.pairs += pairs_of(overlay["paths"], nodes)
+        self.pairs.sort(key=lambda pair: WORST_FIRST.index(pair.health))
         self.ports = document["services"][:PORTS]
+        self.shares = list(self._shares())
         self.left_out = [
             rest(len(self.nodes), document["counts"]["nodes"], "nodes"),
-            rest(len(self.pairs[:EDGES]), len(self.pairs), "pairs of nodes"),
+            rest(PAIRS, len(self.pairs), "pairs of nodes"),
             rest(len(self.ports), len(document["services"]), "ports of Services"),
+            rest(SHARES, len(self.shares), "shares of Services"),
         ]
-        self.pairs = self.pairs[:EDGES]
+        del self.pairs[PAIRS:], self.shares[SHARES:]
 
-    def paths(self) -> Iterator[tuple[int, str, str]]:
+    def _shares(self) -> Iterator[tuple[int, str, str]]:
         """Index of a port, id of a node, and what share of new connections goes from one to the other."""
         known = {node["id"] for node in self.nodes}
         for index, port in enumerate(self.ports):
@@ -50,7 +54,7 @@ def dot(document: Document) -> str:
 
 
 def dot_lines(shown: Shown) -> Iterator[str]:
-    yield 'graph [overlap=false, splines=true]; node [fontname="sans-serif", shape=box, style=rounded]; '
+    yield 'graph [overlap=false, splines=true]; node [fontname="sans-serif", shape=box, style=rounded];'
     yield from (f"// {each}" for each in shown.left_out if each)
     for node in shown.nodes:
         label = quoted(node["name"], *node["public_ips"][:1], *node["subnets"][:1], node["reason"])
@@ -62,13 +66,13 @@ def dot_lines(shown: Shown) -> Iterator[str]:
     for index, port in enumerate(shown.ports):
         label = quoted(port["name"], port["addresses"][0], port["problem"] or "")
         yield f'"service {index}" [label={label}, shape=ellipse, color="{HUES["lost" if port["problem"] else "ok"]}"];'
-    for index, node_id, share in shown.paths():
+    for index, node_id, share in shown.shares:
         yield f'"service {index}" -- {quoted(node_id)} [label={quoted(share)}, dir=forward];'
 
 
 def quoted(*lines: str) -> str:
     """As DOT has it: only the quote and the backslash mean something inside."""
-    texts = (escaped(line).replace("\\", "\\\\").replace('"', '\\"') for line in lines if line)
+    texts = (escaped(line).replace("\\", "\\\\").replace('"', '\\"') for line in dict.fromkeys(lines) if line)
     return '"' + "\\n".join(texts) + '"'
 
 
@@ -89,7 +93,7 @@ def mermaid_lines(shown: Shown) -> Iterator[str]:
     for index, port in enumerate(shown.ports):
         label = safe(port["name"], port["addresses"][0], port["problem"] or "")
         yield f's{index}(["{label}"]):::{"lost" if port["problem"] else "ok"}'
-    for index, node_id, share in shown.paths():
+    for index, node_id, share in shown.shares:
         yield f's{index} -->|"{safe(share)}"| n{number[node_id]}'
     yield from (f"classDef {state} stroke:{hue}" for state, hue in HUES.items())
 
@@ -97,6 +101,8 @@ def mermaid_lines(shown: Shown) -> Iterator[str]:
 def safe(*lines: str) -> str:
     """As entity codes, which Mermaid has for whatever could mean something to it or to a browser."""
     texts = (
-        re.sub(r"[^A-Za-z0-9 ./:,%()_\[\]-]", lambda char: f"#{ord(char[0])};", escaped(line)) for line in lines if line
+        re.sub(r"[^A-Za-z0-9 ./:,%()_\[\]-]", lambda char: f"#{ord(char[0])};", escaped(line))
+        for line in dict.fromkeys(lines)
+        if line
     )
     return "<br/>".join(texts)

@@ -88,6 +88,17 @@ def test_of_a_large_cluster_they_say_what_is_left_out():
         assert sum(bool(re.search(r" (--|---|-\.-|-->)", line)) for line in lines) < 500
 
 
+def test_of_a_dense_one_the_worst_pairs_are_kept():
+    """Of 50 nodes that know each other, with Services that have an endpoint on each."""
+    pods = [f"10.244.{number}.9:80" for number in range(1, 51)]
+    spread = [frontend(f"default/s{number}", pods, address=f"10.96.0.{number}") for number in range(50)]
+    said = mesh(50, lambda one, other: lost() if {one, other} == {49, 50} else {}, frontends=spread)
+    lines = mermaid_lines(network_graph(said))
+    assert {"%% and 925 more pairs of nodes", "%% and 2,301 more shares of Services"} <= set(lines)
+    assert sum(bool(re.search(r" (---|-\.-|-->)", line)) for line in lines) == 499
+    assert sum("lost" in line and "-.-" in line for line in lines) == 1
+
+
 def test_json_is_the_document(small):
     assert json.loads(RENDER["json"](small)) == small
 
@@ -99,4 +110,9 @@ def test_every_form_goes_to_a_file_and_the_exit_code_says_what_was_found(form, t
     assert draw([said], form, file) == OK
     assert file.read_text().endswith("\n")
     assert draw([replace(said, findings=[unanswered("x")])], form, file) == FINDING
-    assert draw([replace(said, silent=["netproxy"], frontends=None)], form, file) == UNREACHABLE
+    assert draw([replace(said, silent=["netagent", "netproxy"], agents={}, frontends=None)], form, file) == UNREACHABLE
+
+
+def test_a_node_that_is_known_by_its_address_has_it_once():
+    assert "192.168.0.2\\n10.244.2.0/24" in RENDER["dot"](network_graph([answers(nodes=2)]))
+    assert '"192.168.0.2<br/>10.244.2.0/24"' in RENDER["mermaid"](network_graph([answers(nodes=2)]))
