@@ -12,6 +12,7 @@ from controlloop.command import CommandError
 from controlloop.printable import escaped
 from netctl.actual.iptables import read_chains
 from netctl.actual.nft import read_table
+from netctl.actual.refusal import is_refusal
 from netctl.colour import Paint, State
 from netctl.diff import chain_drift, nft_drift, overlay_drift
 from netctl.diff.drift import Difference, Owners
@@ -22,7 +23,6 @@ from netctl.terminal import painter
 
 SHOWN = 40
 """Differences in the form for people; the documents have all."""
-NOT_ALLOWED = ("Operation not permitted", "Permission denied")
 
 
 @dataclass(slots=True)
@@ -87,9 +87,8 @@ def drift_of(node: Node) -> Drift:
             drift.compared += len(page["overlay"]) + sum(len(rules["objects"]) for rules in page["rules"])
             drift.differences += differences(node, daemon, page)
         except (UnreachableError, CommandError) as error:
-            told = getattr(error, "stderr", "") or str(error)
-            drift.refused |= any(words in told for words in NOT_ALLOWED)
-            drift.unread[daemon] = str(error) + ("; this needs root" if drift.refused else "")
+            drift.refused |= is_refusal(error)
+            drift.unread[daemon] = str(error) + ("; this needs root" if is_refusal(error) else "")
     return drift
 
 
@@ -105,8 +104,7 @@ def differences(node: Node, daemon: str, page: Mapping[str, Any]) -> Iterator[Di
         yield from overlay_drift.differences(node, daemon, page)
     kind = "Service" if daemon == PROXY else "peer"
     for rules in page["rules"]:
-        keys = [tuple(key) for key, _ in rules["objects"]]
-        owners = Owners(daemon, kind, rules["owners"], keys)
+        owners = Owners(daemon, kind, rules["owners"], [key for key, _ in rules["objects"]])
         yield from (rules_of_table if rules["program"] == "nft" else rules_of_chains)(node, rules, owners)
 
 

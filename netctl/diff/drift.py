@@ -3,6 +3,7 @@
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 
@@ -73,11 +74,18 @@ class Owners:
         """`kind` stands before the names of those who own: `Service`, `peer`; `keys` are what numbers stand for."""
         self.daemon = Owner(daemon)
         self._kind = kind
-        self._names: dict[Hashable, list[str]] = {}
-        for name, wanted in listed:
+        self._listed = listed
+        self._keys = keys
+
+    @cached_property
+    def _names(self) -> Mapping[Hashable, Sequence[str]]:
+        """Only who finds something asks: there may be a hundred thousand."""
+        names: dict[Hashable, list[str]] = {}
+        for name, wanted in self._listed:
             for each in wanted:
-                key = keys[each] if isinstance(each, int) else tuple(each)
-                self._names.setdefault(key, []).append(name)
+                key = tuple(self._keys[each] if isinstance(each, int) else each)
+                names.setdefault(key, []).append(name)
+        return names
 
     def names(self, key: Hashable) -> Sequence[str]:
         """Of all that want it; the empty one is the daemon's."""

@@ -31,9 +31,10 @@ def differences(
         text = f"{place}, {len(wanted)} objects"
         return [Difference(place, "table", owners.daemon, (text,))] if wanted else []
     found = []
-    for key in sorted(wanted.keys() | actual.keys(), key=lambda key: (PLAIN[key.kind], key)):
+    differing = {*(key for key, value in wanted.items() if actual.get(key) != value), *(actual.keys() - wanted.keys())}
+    for key in sorted(differing, key=lambda key: (PLAIN[key.kind], key)):
         want, have = wanted.get(key), actual.get(key)
-        if want != have and is_told_apart(key, wanted, actual):
+        if is_told_apart(key, wanted, actual):
             owner = NOBODY if want is None else owners.of(key)
             lines = lines_that_differ(key, want, have)
             found.append(Difference(place, object_name(key, want or have), owner, *lines))

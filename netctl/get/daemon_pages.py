@@ -39,9 +39,7 @@ def owners_by_place(daemon: str, page: Page | None) -> dict[tuple[str, str], Own
     """By program and family of the rules."""
     kind = "Service" if daemon == PROXY else "peer"
     return {
-        (rules["program"], rules["family"]): Owners(
-            daemon, kind, rules["owners"], [tuple(key) for key, _ in rules["objects"]]
-        )
+        (rules["program"], rules["family"]): Owners(daemon, kind, rules["owners"], [key for key, _ in rules["objects"]])
         for rules in (page["rules"] if page else ())
     }
 

@@ -10,6 +10,7 @@ from netagent.instance import Instance
 from netagent.state import FdbEntry, Neighbor, Object, Route
 from netagent.wanted import name_of, text_of
 from netctl.actual.overlay import read_fdb, read_links, read_neighbors, read_routes
+from netctl.actual.refusal import is_refusal
 from netctl.colour import State
 from netctl.exit_codes import FINDING, OK, REFUSED, UNREACHABLE
 from netctl.get.daemon_pages import Silent, agents, desired_page
@@ -58,7 +59,7 @@ def show(node: Node, noun: str, name: str, form: str) -> int:
         items = [item for overlay in overlays for item in reader(node, overlay) if is_meant(item, name)]
     except CommandError as error:
         click.echo(f"netctl: {error}", err=True)
-        return REFUSED
+        return REFUSED if is_refusal(error) else UNREACHABLE
     for line in silent.lines:
         click.echo(line, err=True)
     if text := render_listing(listing(items), form, painter()):

@@ -9,7 +9,8 @@ from controlloop.command import NOT_INSTALLED, CommandError
 from controlloop.nft.state import Chain, Container, Key
 from netagent.instance import LIMIT, Instance
 from netctl.actual.iptables import counted_rules, saved
-from netctl.actual.nft import read_elements, with_texts
+from netctl.actual.nft import read_elements, read_skeleton
+from netctl.actual.refusal import is_refusal
 from netctl.diff.drift import NOBODY, Owners
 from netctl.exit_codes import OK, REFUSED, UNREACHABLE
 from netctl.get.daemon_pages import Silent, desired_page, owners_by_place
@@ -59,8 +60,8 @@ def show(node: Node, name: str, form: str) -> int:
     try:
         items = list(rules(node, name, silent))
     except CommandError as error:
-        click.echo(f"netctl: {error}; reading rules needs CAP_NET_ADMIN", err=True)
-        return REFUSED
+        click.echo(f"netctl: {error}", err=True)
+        return REFUSED if is_refusal(error) else UNREACHABLE
     for line in silent.lines:
         click.echo(line, err=True)
     if text := render_listing(listing(items, form), form, painter()):
@@ -93,12 +94,11 @@ def may_hold_rules(node: Node, family: str, variant: str) -> bool:
 def table_rules(node: Node, writer: Writer, name: str) -> Iterator[Item]:
     place = f"{writer.family} {writer.daemon}"
     try:
-        listing = node.output("nft", "--json", "--terse", "list", "ruleset", writer.family)
+        state = read_skeleton(node, writer.family, writer.daemon)
     except CommandError as error:
         if error.returncode == NOT_INSTALLED:
             return
         raise
-    state = with_texts(listing, writer.daemon)
     for key, value in state.items():
         if isinstance(value, Chain) and writer.is_for(key, name):
             for rule in value.rules:
