@@ -21,7 +21,7 @@ TOGETHER_S = 1.0
 """What happens to one object within so long may become one entry."""
 NAMED = 5
 """Facts told one by one, before and after; of those above, only how many."""
-OVER = {"not ready": "ready", "away": "back"}
+STATES = {"not ready": ("not ready", "ready"), "away": ("away", "back")}
 MANY, MANY_REPAIRS = 50, 5
 """Objects that are told one by one when they change, or are repaired, at once: who empties a table did one thing."""
 
@@ -133,7 +133,8 @@ class History:
 
     def turned(self, kind: str, name: str, *, is_wrong: bool, reason: str = "") -> None:
         """Something is wrong since now, or right again. `kind`: a finding's code, `not ready`, `away`."""
-        action = kind if is_wrong else OVER.get(kind, f"{kind} is over")
+        begun, over = STATES.get(kind, (f"finding {kind}", f"finding {kind} is over"))
+        action = begun if is_wrong else over
         self.note(name, action, new=(reason,) if is_wrong and reason else (), trigger="state")
 
     def page(self, after: str = "0") -> Answer:

@@ -120,7 +120,9 @@ class Status:
     def _turned(self, thing: tuple[str, str], is_wrong: bool) -> None:  # noqa: FBT001 - as Onsets calls it
         kind, name = thing
         if kind != "skipped":  # told with its reason when it happens
-            self.history.turned(kind, name or "netagent", is_wrong=is_wrong, reason="" if name else self.gap())
+            reasons = {(each.code, each.name): each.reason for each in self.all_findings()}
+            reason = {NOT_READY: self.gap(), **reasons}.get(thing, "")
+            self.history.turned(kind, name or "netagent", is_wrong=is_wrong, reason=reason)
 
     def _dated(self, finding: Finding | PathFinding) -> Finding | PathFinding:
         if finding.since is not None:

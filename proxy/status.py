@@ -177,7 +177,8 @@ class ProxyStatus:
     def _turned(self, thing: tuple[str, str], is_wrong: bool) -> None:  # noqa: FBT001 - as Onsets calls it
         kind, name = thing
         if kind not in TOLD_BY_ITSELF:
-            reason = {NOT_READY: self.gap(), AWAY: self._source.away}.get(thing, "")
+            reasons = {(code, found): reason for code, found, reason in self._findings()}
+            reason = {NOT_READY: self.gap(), AWAY: self._source.away, **reasons}.get(thing, "")
             what = name or ("netproxy" if thing == NOT_READY else "source")
             self._history.turned(kind, what, is_wrong=is_wrong, reason=reason)
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from controlloop.client import UnreachableError
-from netctl.events.reading import PAGE, WIDTHS, Filter, columns, items, name
+from netctl.events.reading import WIDTHS, Filter, columns, name, read_page
 from netctl.exit_codes import OK
 from netctl.node import Node
 from netctl.output import API_VERSION, GAP, Item, cell, padded, render_document
@@ -29,18 +29,17 @@ class Cursor:
     def news(self) -> list[dict[str, Any]]:
         """What is new; nothing while the daemon is away, which is told once."""
         try:
-            page = self._node.page(self._daemon, f"{PAGE}/{self._after}")
-            if self._started not in (None, page["started"]):
-                self._after = 0
-                page = self._node.page(self._daemon, f"{PAGE}/0")
+            page = read_page(self._node, self._daemon, self._after)
+            if self._started not in (None, page.started):
+                page = read_page(self._node, self._daemon, 0)
         except UnreachableError as error:
             self._tell(away=True, why=f"does not answer, waiting for it: {error}")
             return []
         self._tell(away=False, why="answers again")
-        if page["lost"] and self._started is not None:
-            click.echo(f"netctl: {page['lost']} events of {self._daemon} came faster than they were read", err=True)
-        self._after, self._started = page["last"], page["started"]
-        return list(items(self._daemon, page))
+        if page.lost and self._started is not None:
+            click.echo(f"netctl: {page.lost} events of {self._daemon} came faster than they were read", err=True)
+        self._after, self._started = page.last, page.started
+        return list(page.of(self._daemon))
 
     def _tell(self, *, away: bool, why: str) -> None:
         if away != self._is_away:

@@ -2,14 +2,16 @@
 
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import click
+from msgspec import Struct, ValidationError, convert, to_builtins
 
 from controlloop.client import UnreachableError
+from controlloop.history import Event
 from netctl.exit_codes import OK, UNREACHABLE
 from netctl.node import Node
 from netctl.output import GAP, Column, Item, Listing, render_listing
@@ -34,25 +36,41 @@ class Filter:
         return is_recent and self.text.casefold() in item["object"].casefold()
 
 
+class Page(Struct):
+    """What a daemon answers."""
+
+    started: float
+    last: int
+    lost: int
+    items: list[Event]
+
+    def of(self, daemon: str) -> Iterator[dict[str, Any]]:
+        return ({"daemon": daemon, **to_builtins(each)} for each in self.items)
+
+
+def read_page(node: Node, daemon: str, after: int | None = None) -> Page:
+    """All that the daemon keeps, or what came behind an event. UnreachableError when it gives no such page."""
+    try:
+        return convert(node.page(daemon, PAGE if after is None else f"{PAGE}/{after}"), Page)
+    except ValidationError as error:
+        raise UnreachableError(f"{PAGE} is not as this netctl knows it: {error}") from None
+
+
 def list_events(node: Node, wanted: Filter, form: str) -> int:
     found: list[Item] = []
     exit_code = OK
     for daemon in node.daemons:
         try:
-            page = node.page(daemon, PAGE)
+            page = read_page(node, daemon)
         except UnreachableError as error:
             click.echo(f"netctl: {daemon} does not answer, its events are missing: {error}", err=True)
             exit_code = UNREACHABLE
             continue
-        found += items(daemon, page)
+        found += page.of(daemon)
     found = sorted((item for item in found if wanted.takes(item, node.now)), key=lambda item: item["at"])
     if text := render_listing(Listing("EventList", found, columns(form, node.now), name), form):
         click.echo(text)
     return exit_code
-
-
-def items(daemon: str, page: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    return ({"daemon": daemon, **each} for each in page["items"])
 
 
 def name(item: Item) -> str:

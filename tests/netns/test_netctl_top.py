@@ -342,6 +342,11 @@ def test_a_daemon_that_is_away_is_told(proxy, screen):
     proxy.stop(NODE, "netproxy", signal.SIGTERM)
     try:
         screen.shows("netproxy does not answer", "default/turns:main")
+        with proxy.node.popen(
+            [NETCTL, "top", "--once", "--interval", "0.1"], stderr=subprocess.PIPE, text=True
+        ) as once:
+            assert "netproxy does not answer" in once.communicate()[1]
+        assert once.returncode == 3
     finally:
         proxy.start_daemons([(NODE, "netproxy")])
     eventually(lambda: screen._read() and "does not answer" not in screen.last)

@@ -133,6 +133,17 @@ def test_what_is_skipped_is_told_with_its_reason(history):
     ]
 
 
+def test_states_and_findings_in_words(history):
+    for kind, is_wrong in (("not ready", True), ("not ready", False), ("NN207", True), ("NN207", False)):
+        history.turned(kind, "netproxy", is_wrong=is_wrong, reason="a reason")
+    assert [(each["action"], each["new"]) for each in items(history)] == [
+        ("not ready", ("a reason",)),
+        ("ready", ()),
+        ("finding NN207", ("a reason",)),
+        ("finding NN207 is over", ()),
+    ]
+
+
 def test_what_turns_wrong_and_right_is_told_once(clock):
     wrong, told = [], []
     onsets = Onsets(lambda: wrong, lambda: clock[0], lambda thing, is_wrong: told.append((thing, is_wrong)))

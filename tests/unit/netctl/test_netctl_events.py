@@ -144,6 +144,14 @@ def test_bad_usage_is_named(argv, named, capsys):
     assert told.count("\n") == 1
 
 
+@pytest.mark.parametrize("answer", [None, [], {}, {"items": 3}, {"started": 1.0, "last": 1, "lost": 0, "items": [{}]}])
+def test_what_is_no_page_of_events_is_one_line(node, capsys, answer):
+    node.page = lambda *_: answer
+    assert list_events(node, Filter(), "table") == UNREACHABLE
+    assert capsys.readouterr().err.count("\n") == 2
+    assert Cursor(node, "netproxy").news() == []
+
+
 def test_no_character_of_an_object_reaches_the_terminal_as_it_is(node, capsys):
     node.page = lambda *_: json.loads(BAD)
     list_events(node, Filter("evil"), "table")
