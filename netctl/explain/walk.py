@@ -165,6 +165,9 @@ class Notes:
 @dataclass(frozen=True, slots=True)
 class BaseChain:
     priority: int
+    """When the kernel comes to it, or to the place from which it calls all chains of type nat."""
+    own_priority: int
+    """When it is its turn there."""
     is_nat: bool
     place: str
     run: Callable[[Packet, Notes], list[Branch]]

@@ -121,7 +121,7 @@ class Journey:
         self._notes.hook = name
         chains = [chain for rules in self._rulesets for chain in rules.base_chains(name)]
         waiting = list(branches)
-        for chain in sorted(chains, key=lambda each: each.priority):
+        for chain in sorted(chains, key=lambda each: (each.priority, each.own_priority)):
             if chain.is_nat and not nat:
                 continue
             waiting = merged(after for branch in waiting for after in self._through(chain, branch))

@@ -100,7 +100,7 @@ class IptablesRules:
             if table in self._tables:
                 priority = SRCNAT if table == "nat" and hook in ("input", "postrouting") else PRIORITIES[table]
                 place = f"{self._name} {table} {hook.upper()}"
-                yield BaseChain(priority, table == "nat", place, self._runner(table, hook.upper()))
+                yield BaseChain(priority, priority, table == "nat", place, self._runner(table, hook.upper()))
 
     def _runner(self, table: str, chain: str) -> Callable[[Packet, Notes], list[Branch]]:
         def run(packet: Packet, notes: Notes) -> list[Branch]:

@@ -14,7 +14,7 @@ from netctl.explain.walk import OURS, BaseChain, Branch, NoMatchError, Notes, Pa
 
 OUR_DIGEST = re.compile(r" #[0-9a-f]{8}$")
 NAT_PRIORITY = {"prerouting": -100, "output": -100, "input": 100, "postrouting": 100}
-"""All chains of type nat at a hook are called in turn from one place (nf_nat_proto.c), whatever their own priority."""
+"""From where all chains of type nat at a hook are called, in the order of their own priorities (nf_nat_core.c)."""
 
 
 class NftTable:
@@ -45,7 +45,8 @@ class NftTable:
             if base["hook"] == hook:
                 is_nat = base["type"] == "nat"
                 priority = NAT_PRIORITY[hook] if is_nat else base["prio"]
-                yield BaseChain(priority, is_nat, f"{self.name} {base['name']}", self._runner(base), self.is_ours)
+                place = f"{self.name} {base['name']}"
+                yield BaseChain(priority, base["prio"], is_nat, place, self._runner(base), self.is_ours)
 
     def _runner(self, base: Mapping[str, Any]) -> Callable[[Packet, Notes], list[Branch]]:
         def run(packet: Packet, notes: Notes) -> list[Branch]:

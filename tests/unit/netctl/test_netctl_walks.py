@@ -221,17 +221,34 @@ def test_a_set_of_ranges_is_read(source, verdict):
     assert explanation.verdict == verdict
 
 
+def translating(priority, statement):
+    """A foreign chain of type nat, listed behind ours."""
+    text = FOREIGN.replace('"filter"', '"nat"').replace("-150", str(priority)) % f"{PORT_80 % 80}, {statement}"
+
+    def both(sight):
+        return [*nftables(sight), *nft_tables(msgspec.json.decode(text)["nftables"], frozenset({"ip"}), sight)]
+
+    return both
+
+
 def test_a_foreign_rule_that_translates_first_is_a_warning():
-    elsewhere = FOREIGN.replace('"filter"', '"nat"').replace("-150", "-200") % (
-        f'{PORT_80 % 80}, {{"dnat": {{"addr": "198.51.100.7", "port": 8080}}}}'
-    )
-
-    def caught(sight):
-        return [*nft_tables(msgspec.json.decode(elsewhere)["nftables"], frozenset({"ip"}), sight), *nftables(sight)]
-
+    caught = translating(-200, '{"dnat": {"addr": "198.51.100.7", "port": 8080}}')
     explanation = explained(caught, POD, "10.96.0.1:80", came_in="cni0")
     assert ends(explanation) == {"198.51.100.7:8080": 1}
     assert explanation.warnings == ["prerouting: ip fw early, which is not ours: dnat to 198.51.100.7:8080"]
+
+
+def test_a_foreign_rule_that_would_translate_later_does_not():
+    later = translating(-50, '{"dnat": {"addr": "198.51.100.7", "port": 8080}}')
+    explanation = explained(later, POD, "10.96.0.1:80", came_in="cni0")
+    assert "198.51.100.7:8080" not in ends(explanation)
+    assert not explanation.warnings
+
+
+def test_a_foreign_rule_that_redirects_first_is_a_warning():
+    explanation = explained(translating(-200, '{"redirect": {"port": 8080}}'), POD, "10.96.0.1:80", came_in="cni0")
+    (warning,) = explanation.warnings
+    assert "ip fw early may catch it" in warning
 
 
 def test_a_foreign_rule_that_cannot_be_decided_is_a_warning():
