@@ -173,7 +173,9 @@ def test_it_fits_a_telephone_and_a_screen_in_both_schemes(page, cluster, width, 
     assert (light[0] > light[1]) == (scheme == "light")
 
 
-def test_paper_has_no_filter_and_keeps_all_figures(page, cluster):
-    shown = page(cluster, media="print")
+def test_paper_is_light_has_no_filter_and_keeps_all_figures(page, cluster):
+    shown = page(cluster, media="print", scheme="dark")
     assert shown.texts("#search, footer") == []
     assert len(shown.texts("#figures section")) == 4
+    paper = "getComputedStyle(document.querySelector('#figures section')).backgroundColor"
+    assert shown.evaluate(paper) == "rgb(255, 255, 255)"
