@@ -84,7 +84,11 @@ class Archive:
 
     def __init__(self, path: Path) -> None:
         """OSError when the file cannot be opened; BadArchiveError when it is none of ours."""
-        self._file = Bounded(GzipFile(fileobj=path.open("rb")))
+        with path.open("rb") as file:
+            packed = file.read(LARGEST + 1)
+        if len(packed) > LARGEST:
+            raise BadArchiveError(f"holds more than {LARGEST >> 20} MiB")
+        self._file = Bounded(GzipFile(fileobj=io.BytesIO(packed)))
         self._seen: dict[str, tarfile.TarInfo] = {}
         with complaints():
             self._tar = tarfile.open(fileobj=self._file, mode="r:")  # noqa: SIM115
