@@ -15,6 +15,8 @@ from typing import Any
 RESET = struct.pack("ii", 1, 0)
 Target = tuple[str, int]
 PATIENCE_S = 5.0
+ANSWER_S, SILENCE_S = 0.005, 0.05
+"""When a try is given up that hopes for an answer, a hundred times what one takes; and one that must not get any."""
 
 
 def connect(target: Target, timeout_s: float) -> socket.socket:
@@ -29,7 +31,7 @@ def connect(target: Target, timeout_s: float) -> socket.socket:
     return made
 
 
-def answer(target: Target, timeout_s: float = 0.05) -> str:
+def answer(target: Target, timeout_s: float) -> str:
     """The address that the endpoint was reached at; empty: nobody answers."""
     try:
         with connect(target, timeout_s) as made:
@@ -40,16 +42,18 @@ def answer(target: Target, timeout_s: float = 0.05) -> str:
 
 def until(targets: list[Target], wanted: str, since: float, within_s: float) -> float:
     """Seconds since `since` (monotonic, the same for all processes) until every target gives the answer wanted: an
-    address, `any`, or empty for none.
+    address, `any`, or empty for none; then what counts is when the try began that got none.
     """
+    patience_s = ANSWER_S if wanted else SILENCE_S
     for target in targets:
         while True:
-            got = answer(target)
+            began = time.monotonic()
+            got = answer(target, patience_s)
             if got == wanted or (wanted == "any" and got):
                 break
             if time.monotonic() - since > within_s:
                 raise SystemExit(f"bench: {target} gives {got!r}, not {wanted!r}, after {within_s} s")
-    return time.monotonic() - since
+    return (time.monotonic() if wanted else began) - since
 
 
 def first_packets(targets: list[Target], count: int) -> list[float]:

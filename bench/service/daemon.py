@@ -101,7 +101,8 @@ class Netproxy:
         def look() -> None:
             while not done.wait(0.02):
                 own = rss_mb(self.pid)
-                children = sum(rss_mb(child) for child in children_of(self.pid))
+                # One that is not yet another program shows the memory of its parent, which it shares.
+                children = sum(rss_mb(child) for child in children_of(self.pid) if name_of(child) != name_of(self.pid))
                 most[0], most[1] = max(most[0], own), max(most[1], own + children)
 
         thread = threading.Thread(target=look)
@@ -119,6 +120,13 @@ def rss_mb(pid: int) -> float:
     except (OSError, IndexError):
         return 0.0
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def name_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text()
+    except OSError:
+        return ""
 
 
 def children_of(pid: int) -> list[int]:
