@@ -64,7 +64,7 @@ class Event(Struct, frozen=True, gc=False):
     trigger: str
     """What made us do it: `lease`, `service`, `slice`, `node`, `drift`, `kernel`, `config`, `startup`, `state`."""
     by: str | None
-    """The program that did it, where the kernel tells."""
+    """The program that did it, where the kernel tells; of several, the last."""
     times: int
     """Changes that this entry stands for."""
 
@@ -108,7 +108,7 @@ class History:
         before = self._events.get(self._latest.get(event.object, 0))
         if before is None or before.sequence <= self._read or before.action != event.action:
             return None
-        return before if abs(event.at - before.at) <= TOGETHER_S and before.by == event.by else None
+        return before if abs(event.at - before.at) <= TOGETHER_S else None
 
     def noted(self, kind: str, changes: Mapping[str, tuple[Facts, Facts]], trigger: str, verbs: Verbs = VERBS) -> None:
         """Objects of one kind that changed at once: facts before and after, by name. Without facts, it is not there."""

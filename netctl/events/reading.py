@@ -105,7 +105,9 @@ def sentence(item: Item) -> str:
         facts = " ".join([*(f"-{fact}" for fact in old), *(f"+{fact}" for fact in new)])
     else:
         facts = ", ".join([*old, *new])
-    head = f"{item['object']} {item['action']}"
+    words = item["object"], item["action"]
+    # What a finding is about may be long, and its code must not be what is cut.
+    head = " ".join(words[::-1] if item["action"].startswith("finding ") else words)
     head += f" ({item['times']} times)" if item["times"] > 1 else ""
     head += f", undone by {item['by']}" if item["by"] else ""
     return f"{head}: {facts}" if facts else head

@@ -72,6 +72,13 @@ def test_a_burst_of_one_object_is_one_event_until_somebody_reads_it(history, clo
     assert [each["times"] for each in items(history)] == [1000, 1, 1, 1]
 
 
+def test_a_fight_is_one_event_whoever_fights(history):
+    for process in range(5):
+        history.note("route a", "repaired", trigger="drift", by=f"ip (process {process})")
+    (one,) = items(history)
+    assert (one["times"], one["by"]) == (5, "ip (process 4)")
+
+
 def test_different_actions_are_different_events(history):
     history.note("service a", "added", trigger="service", new=("x",))
     history.note("service a", "removed", trigger="service", old=("x",))

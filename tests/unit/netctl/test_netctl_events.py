@@ -98,6 +98,8 @@ def test_sentences():
     item = {"object": "lease 10.5.0.0-24", "action": "acquired", "old": [], "new": ["a", "b"], "times": 1, "by": None}
     assert sentence(item) == "lease 10.5.0.0-24 acquired: a, b"
     assert sentence({**item, "times": 3, "new": []}) == "lease 10.5.0.0-24 acquired (3 times)"
+    found = {**item, "object": "a route", "action": "finding NN108", "new": ["why"]}
+    assert sentence(found) == "finding NN108 a route: why"
     assert cut("abcdef", 4) == "abc…"
     assert clock(NOW - 3 * 86_400, NOW) != clock(NOW, NOW)
 
