@@ -14,6 +14,9 @@ from controlloop.family import Family, IPAddress
 OURS = ("netproxy", "netagent", "NETPROXY-", "NETAGENT-")
 """How the names of our tables and chains begin."""
 
+TRACE_TABLES = "netctl-trace-"
+"""How the names of tables begin in which `netctl trace` watches: they decide nothing."""
+
 DECISIONS = ("dnat", "snat", "masquerade", "drop", "reject")
 
 HOOKS = ("prerouting", "input", "forward", "output", "postrouting")

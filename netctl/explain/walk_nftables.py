@@ -10,7 +10,19 @@ from typing import Any
 from controlloop.nft.listing import type_text
 from netctl.explain.nft_statements import DECISIVE, Way, Ways, act, told
 from netctl.explain.nft_values import Values
-from netctl.explain.walk import OURS, BaseChain, Branch, NoMatchError, Notes, Packet, Sight, Unsure, Verdict, scaled
+from netctl.explain.walk import (
+    OURS,
+    TRACE_TABLES,
+    BaseChain,
+    Branch,
+    NoMatchError,
+    Notes,
+    Packet,
+    Sight,
+    Unsure,
+    Verdict,
+    scaled,
+)
 
 OUR_DIGEST = re.compile(r" #[0-9a-f]{8}$")
 NAT_PRIORITY = {"prerouting": -100, "output": -100, "input": 100, "postrouting": 100}
@@ -135,6 +147,6 @@ def nft_tables(entries: list[Mapping[str, Any]], families: frozenset[str], sight
     for entry in entries:
         for kind, item in entry.items():
             key = item.get("family"), item.get("table", item.get("name"))
-            if kind != "metainfo" and key[0] in families:
+            if kind != "metainfo" and key[0] in families and not str(key[1]).startswith(TRACE_TABLES):
                 tables.setdefault(key, NftTable(*key, sight)).add(kind, item)
     return list(tables.values())
