@@ -1,12 +1,12 @@
 """What `netctl get` knows from daemons beside the kernel: pages, as far as they answer, and who owns what."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from controlloop.client import UnreachableError
 from controlloop.printable import escaped
-from netctl.diff.drift import Owners
+from netctl.diff.drift import NOBODY, Owner, Owners
 from netctl.node import PROXY, Node
 
 Page = Mapping[str, Any]
@@ -35,13 +35,35 @@ def desired_page(node: Node, daemon: str, silent: Silent) -> Page | None:
     return page
 
 
-def owners_by_place(daemon: str, page: Page | None) -> dict[tuple[str, str], Owners]:
+class Wanted:
+    """What a daemon wants of the rules in one place, and for whom."""
+
+    def __init__(self, owners: Owners, objects: Sequence[Any]) -> None:
+        self.owners = owners
+        self._said: dict[Hashable, Collection[str]] = {tuple(key): said(value) for key, value in objects}
+
+    def owner(self, key: Hashable, chain: Hashable, rule: str) -> Owner:
+        """`rule`: its label or its text; empty for an element, whose chain is itself."""
+        if rule not in self._said.get(chain, ()):
+            return NOBODY
+        return self.owners.of(key)
+
+
+def said(value: Any) -> Collection[str]:
+    """The labels of a chain in nftables, the rules of one in iptables."""
+    if isinstance(value, dict):
+        return {rule["label"] for rule in value.get("rules", ())}
+    return set(value) if isinstance(value, list) else ("",)
+
+
+def wanted_by_place(daemon: str, page: Page | None) -> dict[tuple[str, str], Wanted]:
     """By program and family of the rules."""
     kind = "Service" if daemon == PROXY else "peer"
-    return {
-        (rules["program"], rules["family"]): Owners(daemon, kind, rules["owners"], [key for key, _ in rules["objects"]])
-        for rules in (page["rules"] if page else ())
-    }
+    found = {}
+    for rules in page["rules"] if page else ():
+        owners = Owners(daemon, kind, rules["owners"], [key for key, _ in rules["objects"]])
+        found[rules["program"], rules["family"]] = Wanted(owners, rules["objects"])
+    return found
 
 
 def agents(node: Node) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import click
 
@@ -11,17 +12,37 @@ from netagent.instance import LIMIT, Instance
 from netctl.actual.iptables import counted_rules, saved
 from netctl.actual.nft import read_elements, read_skeleton
 from netctl.actual.refusal import is_refusal
-from netctl.diff.drift import NOBODY, Owners
+from netctl.diff.drift import NOBODY
 from netctl.exit_codes import OK, REFUSED, UNREACHABLE
-from netctl.get.daemon_pages import Silent, desired_page, owners_by_place
+from netctl.get.daemon_pages import Silent, Wanted, desired_page, wanted_by_place
 from netctl.node import PROXY, Node
 from netctl.output import Column, Item, Listing, render_listing
 from netctl.terminal import painter
 
 FAMILIES = {"ip": "iptables", "ip6": "ip6tables"}
+VARIANTS = ("nft", "legacy")
 PREFIXES = {PROXY: "NETPROXY-"} | {Instance(n).program: Instance(n).chain_prefix for n in range(LIMIT + 1)}
 WHERE, RULE, OWNER = 20, 32, 24
 """Columns that these take in a table of 80."""
+
+
+class Found(NamedTuple):
+    """A rule or an element in the kernel."""
+
+    key: tuple[str, ...]
+    """By which it has owners."""
+    place: str
+    chain: str
+    in_chain: tuple[str, ...]
+    rule: str
+    label: str = ""
+    """A comment of ours."""
+    counted: tuple[int, int] | None = None
+
+    @property
+    def name(self) -> str:
+        """By which it is known to who wants it."""
+        return "" if self.in_chain[0] == "element" else self.label or self.rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,28 +51,25 @@ class Writer:
 
     daemon: str
     family: str
-    owners: Owners | None
+    wanted: Wanted | None
     """None: nobody can tell."""
 
-    def item(
-        self, key: tuple[str, ...], where: tuple[str, str], said: tuple[str, str], counted: tuple[int, int] | None
-    ) -> Item:
-        """`where`: place and chain; `said`: what it says, and what it is for."""
-        owner = self.owners.of(key, NOBODY) if self.owners else NOBODY
+    def item(self, found: Found) -> Item:
+        owner = self.wanted.owner(found.key, found.in_chain, found.name) if self.wanted else NOBODY
         return {
-            "place": where[0],
-            "chain": where[1],
-            "rule": said[0],
-            "purpose": said[1] or None,
+            "place": found.place,
+            "chain": found.chain,
+            "rule": found.rule,
+            "purpose": found.label.partition(" #")[0] or None,
             "daemon": self.daemon,
             "owner": owner.name or None,
             "other_owners": owner.others,
-            "packets": counted[0] if counted else None,
-            "bytes": counted[1] if counted else None,
+            "packets": found.counted[0] if found.counted else None,
+            "bytes": found.counted[1] if found.counted else None,
         }
 
     def is_for(self, key: tuple[str, ...], name: str) -> bool:
-        return not name or (self.owners is not None and name in self.owners.names(key))
+        return not name or (self.wanted is not None and name in self.wanted.owners.names(key))
 
 
 def show(node: Node, name: str, form: str) -> int:
@@ -72,13 +90,13 @@ def show(node: Node, name: str, form: str) -> int:
 def rules(node: Node, name: str, silent: Silent) -> Iterator[Item]:
     """CommandError when a program that is there cannot read them."""
     for daemon in node.daemons:
-        owners = owners_by_place(daemon, desired_page(node, daemon, silent))
+        wanted = wanted_by_place(daemon, desired_page(node, daemon, silent))
         for family, base in FAMILIES.items():
-            yield from table_rules(node, Writer(daemon, family, owners.get(("nft", family))), name)
-            for variant in ("nft", "legacy"):
-                program = f"{base}-{variant}-save"
-                if may_hold_rules(node, family, variant):
-                    yield from chain_rules(node, program, Writer(daemon, family, owners.get((program, family))), name)
+            programs = ("nft", *(f"{base}-{each}-save" for each in VARIANTS if may_hold_rules(node, family, each)))
+            for program in programs:
+                writer = Writer(daemon, family, wanted.get((program, family)))
+                found = table_rules(node, writer) if program == "nft" else chain_rules(node, program, writer)
+                yield from (writer.item(each) for each in found if writer.is_for(each.key, name))
 
 
 def may_hold_rules(node: Node, family: str, variant: str) -> bool:
@@ -91,7 +109,7 @@ def may_hold_rules(node: Node, family: str, variant: str) -> bool:
         return False
 
 
-def table_rules(node: Node, writer: Writer, name: str) -> Iterator[Item]:
+def table_rules(node: Node, writer: Writer) -> Iterator[Found]:
     place = f"{writer.family} {writer.daemon}"
     try:
         state = read_skeleton(node, writer.family, writer.daemon)
@@ -100,23 +118,17 @@ def table_rules(node: Node, writer: Writer, name: str) -> Iterator[Item]:
             return
         raise
     for key, value in state.items():
-        if isinstance(value, Chain) and writer.is_for(key, name):
-            for rule in value.rules:
-                yield writer.item(key, (place, key.name), (rule.text, rule.label.partition(" #")[0]), None)
+        if isinstance(value, Chain):
+            yield from (Found(key, place, key.name, key, rule.text, rule.label) for rule in value.rules)
     for key, value in state.items():
         if isinstance(value, Container) and not value.is_dynamic:
-            yield from element_rules(node, writer, key.name, value, name)
+            for element in read_elements(node, writer.family, writer.daemon, key.name, value):
+                own = Key("element", key.name, element.key)
+                text = f"{element.key} : {element.value}" if element.value else element.key
+                yield Found(own, place, f"@{key.name}", own, text, counted=element.counted)
 
 
-def element_rules(node: Node, writer: Writer, container: str, value: Container, name: str) -> Iterator[Item]:
-    for element in read_elements(node, writer.family, writer.daemon, container, value):
-        key = Key("element", container, element.key)
-        if writer.is_for(key, name):
-            text = f"{element.key} : {element.value}" if element.value else element.key
-            yield writer.item(key, (f"{writer.family} {writer.daemon}", f"@{container}"), (text, ""), element.counted)
-
-
-def chain_rules(node: Node, program: str, writer: Writer, name: str) -> Iterator[Item]:
+def chain_rules(node: Node, program: str, writer: Writer) -> Iterator[Found]:
     try:
         text = saved(node, program)
     except CommandError as error:
@@ -124,12 +136,11 @@ def chain_rules(node: Node, program: str, writer: Writer, name: str) -> Iterator
             return
         raise
     for found in counted_rules(text, (PREFIXES[writer.daemon],)):
-        key = (found.table, found.chain)
-        if not (writer.owners and writer.owners.names(key)):
-            key = (found.table, found.rule)
-        if writer.is_for(key, name):
-            place = f"{program.removesuffix('-save')} {found.table}"
-            yield writer.item(key, (place, found.chain), (found.rule, ""), (found.packets, found.bytes))
+        chain, rule = (found.table, found.chain), (found.table, found.rule)
+        # A rule has an owner of its own where its chain is everybody's.
+        key = rule if writer.wanted and writer.wanted.owners.names(rule) else chain
+        place = f"{program.removesuffix('-save')} {found.table}"
+        yield Found(key, place, found.chain, chain, found.rule, counted=(found.packets, found.bytes))
 
 
 def listing(items: list[Item], form: str) -> Listing:
@@ -148,7 +159,7 @@ def listing(items: list[Item], form: str) -> Listing:
 
 
 def owner_text(item: Item) -> str:
-    name = (item["owner"] or item["daemon"]).removeprefix("Service ")
+    name = (item["owner"] or "-").removeprefix("Service ")
     return f"{name} +{item['other_owners']}" if item["other_owners"] else name
 
 
