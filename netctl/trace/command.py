@@ -14,15 +14,17 @@ from typing import BinaryIO
 import click
 
 from controlloop.client import UnreachableError
+from controlloop.command import CommandError
 from controlloop.errors import OperatorError
 from netctl.exit_codes import FINDING, OK, REFUSED, TIMED_OUT, UNREACHABLE
 from netctl.explain.explanation import WIDTH
+from netctl.explain.walk import TRACE_TABLES
 from netctl.node import Node
 from netctl.output import API_VERSION, render_document
 from netctl.trace.drop_reasons import DropReasons, find_tracefs
 from netctl.trace.happened import Happened, summary, summary_text
 from netctl.trace.journeys import SILENT_S, Journey, Journeys
-from netctl.trace.kernel import LegacyLog, TraceError, TraceSocket, TraceTable, legacy_families
+from netctl.trace.kernel import LegacyLog, TraceError, TraceSocket, legacy_families, make_table
 from netctl.trace.observer import Observer
 from netctl.trace.packet_filter import PacketFilter
 from netctl.trace.pcapng import PcapngWriter
@@ -50,7 +52,7 @@ def trace(wanted: Wanted, node: Node) -> int:
         return UNREACHABLE
     except PermissionError as error:
         return refuse(f"rules cannot be written ({error.strerror}); run it as root")
-    except TraceError as error:
+    except (CommandError, TraceError) as error:
         return refuse(str(error))
 
 
@@ -83,10 +85,11 @@ class Trace:
         self._log = self._hear_legacy()
         self._observer = stack.enter_context(closing(Observer(node, self._reasons)))
         self._heard = stack.enter_context(closing(TraceSocket()))
-        name = f"netctl-trace-{getpid()}"
+        name = f"{TRACE_TABLES}{getpid()}"
         self._journeys = Journeys(name, socket.if_nametoindex("lo"))
         starts = ("output",) if chosen.is_from_node else ("prerouting", "output")
-        stack.enter_context(closing(TraceTable(table_text(name, chosen.matches, starts))))
+        until = int(time.time() + wanted.timeout_s) + 1
+        make_table(name, table_text(name, chosen.matches, starts, until), self._undo)
 
     def _stop(self, number: int, _frame: FrameType | None) -> None:
         self._signal = number

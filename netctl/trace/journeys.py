@@ -17,7 +17,7 @@ SETTLED_S = 0.05
 """After its last step, for what the other source still has to say."""
 SILENT_S = 0.3
 """A packet of which nothing is heard for so long went nowhere."""
-FINAL = ("drop", "stolen", "queue")
+FINAL = ("drop", "stolen")
 LOGS = 2000
 """That may wait for their packet."""
 STARTS = {first(hook): hook for hook in HOOKS}
@@ -34,7 +34,14 @@ class Visit:
     before: Headers | None = None
     after: Headers | None = None
     """None: it did not come to the end of the hook."""
-    steps: list[TraceEvent | LogEvent] = field(default_factory=list)
+    steps: list[TraceEvent] = field(default_factory=list)
+    logs: list[LogEvent] = field(default_factory=list)
+
+    @property
+    def in_order(self) -> list[TraceEvent | LogEvent]:
+        """Which of the two came first nobody says; but what ended the packet came last."""
+        is_ended = any(step.verdict in FINAL for step in self.steps)
+        return [*self.logs, *self.steps] if is_ended else [*self.steps, *self.logs]
 
 
 @dataclass(slots=True)
@@ -52,11 +59,9 @@ class Journey:
         return self.visits[0].came_in
 
     @property
-    def stopped_by(self) -> TraceEvent | None:
-        """The rule or policy of nf_tables that ended it."""
-        steps = self.visits[-1].steps
-        found = steps[-1] if steps else None
-        return found if isinstance(found, TraceEvent) and found.verdict in FINAL else None
+    def is_stopped(self) -> bool:
+        """By a rule or policy of nf_tables."""
+        return any(step.verdict in FINAL for step in self.visits[-1].steps)
 
     @property
     def is_at_end(self) -> bool:
@@ -156,16 +161,15 @@ class Journeys:
 
     def _is_over(self, journey: Journey, now: float) -> bool:
         waits_for = SILENT_S
-        if journey.stopped_by or (journey.is_at_end and journey.visits[-1].goes_out != self._loopback):
+        if journey.is_stopped or (journey.is_at_end and journey.visits[-1].goes_out != self._loopback):
             waits_for = SETTLED_S
         return now - journey.heard >= waits_for
 
     def _add_logs(self, journey: Journey) -> None:
-        """Behind what nf_tables did at the same hook: which of the two came first nobody says."""
         seen = journey.seen_ends
         for when, event in self._logs:
             fits = event.headers.mark == journey.start.mark and event.headers.ends in seen
             if fits and when >= journey.began - SILENT_S:
                 visit = next((each for each in journey.visits if each.hook == event.hook), None)
                 if visit:
-                    visit.steps.append(event)
+                    visit.logs.append(event)

@@ -1,16 +1,19 @@
 """The table that picks packets, and the sockets on which the kernel tells of them. Only here are rules changed.
 
-All of it lasts as long as its socket: whatever ends this process takes the table away.
+The flag `owner`, with which the kernel would take the table away itself, is not used: beside such a table nft 1.0.6
+prints broken JSON (docs/adr/0022).
 """
 
-import ctypes
 import errno
 import socket
 import struct
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from controlloop.command import clean_environment, find
+from netctl.explain.walk import TRACE_TABLES
 from netctl.trace.log_messages import LogEvent, binding, log_events
 from netctl.trace.trace_messages import GROUP, TraceEvent, trace_events
 from netctl.trace.undo import Undo
@@ -20,7 +23,6 @@ SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 BUFFER_BYTES = 16 * 1024 * 1024
 DATAGRAM = 64 * 1024
 TIMEOUT_S = 5.0
-LIBRARY = "libnftables.so.1"
 NOT_PERMITTED = "Operation not permitted"
 PORTION = 1000
 """Datagrams in one turn."""
@@ -49,28 +51,31 @@ def listening(made: socket.socket) -> socket.socket:
     return made
 
 
-class TraceTable:
-    """In force until it is closed. PermissionError without CAP_NET_ADMIN, TraceError when nft refuses."""
+def make_table(name: str, text: str, undo: Undo) -> None:
+    """In force until `undo` takes it away. PermissionError without CAP_NET_ADMIN, TraceError when nft refuses."""
+    nft = find("nft")
+    for left in left_behind(_run([nft, "list", "tables", "inet"])):
+        with suppress(TraceError):  # another run was quicker
+            _run([nft, "delete", "table", "inet", left])
+    undo.run([nft, "delete", "table", "inet", name])
+    _run([nft, "-f", "-"], text)
 
-    def __init__(self, text: str) -> None:
-        """By the library of nft, not by its program: the table must belong to a socket of this process."""
-        try:
-            self._nft = ctypes.CDLL(LIBRARY)
-        except OSError:
-            raise TraceError(f"{LIBRARY} is not installed, which Debian's nftables brings") from None
-        self._nft.nft_ctx_new.restype = ctypes.c_void_p
-        self._nft.nft_ctx_get_error_buffer.restype = ctypes.c_char_p
-        self._context = ctypes.c_void_p(self._nft.nft_ctx_new(0))
-        self._nft.nft_ctx_buffer_error(self._context)
-        if self._nft.nft_run_cmd_from_buffer(self._context, text.encode()):
-            said = self._nft.nft_ctx_get_error_buffer(self._context).decode(errors="replace").strip()
-            self.close()
-            if NOT_PERMITTED in said:
-                raise PermissionError(errno.EPERM, NOT_PERMITTED)
-            raise TraceError(f"nft refuses the trace table: {said.partition(chr(10))[0]}")
 
-    def close(self) -> None:
-        self._nft.nft_ctx_free(self._context)
+def left_behind(listing: str) -> Iterator[str]:
+    """Tables of runs that are over: whoever killed the run killed its child, too."""
+    for line in listing.splitlines():
+        name = line.rpartition(" ")[2]
+        if name.startswith(TRACE_TABLES) and not Path("/proc", name.removeprefix(TRACE_TABLES)).exists():
+            yield name
+
+
+def _run(argv: list[str], text: str = "") -> str:
+    done = subprocess.run(argv, input=text, capture_output=True, text=True, check=False, env=clean_environment())
+    if NOT_PERMITTED in done.stderr:
+        raise PermissionError(errno.EPERM, NOT_PERMITTED)
+    if done.returncode:
+        raise TraceError(f"nft refuses the trace table: {done.stderr.strip().partition(chr(10))[0]}")
+    return done.stdout
 
 
 class TraceSocket:

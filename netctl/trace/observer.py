@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
+from pathlib import Path as FilePath
 from typing import Any
 
 from controlloop.family import Family
@@ -23,6 +24,7 @@ from netctl.trace.rule_book import RuleBook
 
 BEFORE_S, AFTER_S = 0.05, 0.02
 """How far the time at which a message was read may be from the time of what it tells."""
+SETTINGS = FilePath("/proc/sys/net")
 Owner = tuple[bool, Mapping[str, Any] | None]
 
 
@@ -42,7 +44,7 @@ class Observer:
 
     def told(self, journey: Journey) -> Happened:
         sight = self._sight(Family.of(journey.start.ends.to.address))
-        found = path(journey, self._book.words, self._route(journey, sight), name_of)
+        found = path(journey, self._book.words, self._route(journey, sight), name_of, forbids(sight))
         live, frontend = self._owner(sight, found.start)
         return Happened(
             found.start,
@@ -111,6 +113,20 @@ class Observer:
             return tuple(sorted(said - BY_RULES - BY_SOCKETS))
         is_at_socket = journey.visits[-1].hook == "input" and found.start.protocol in WITH_PORTS
         return tuple(sorted(said & BY_SOCKETS)) if is_at_socket else ()
+
+
+def forbids(sight: KernelSight) -> Callable[[Packet], str]:
+    """What is not for this node needs the permission of the interface that it came through."""
+
+    def forbidden_by(packet: Packet) -> str:
+        version = "ipv4" if packet.family is Family.V4 else "ipv6"
+        with suppress(OSError):
+            setting = SETTINGS / version / "conf" / packet.came_in / "forwarding"
+            if packet.came_in and setting.read_text().strip() == "0" and not sight.is_local(packet.to.address):
+                return f"net.{version}.conf.{packet.came_in}.forwarding=0"
+        return ""
+
+    return forbidden_by
 
 
 def name_of(index: int) -> str:

@@ -19,6 +19,8 @@ Look = Callable[[Step, Packet], RuleWords]
 Route = Callable[[Packet], RouteAnswer]
 Names = Callable[[int], str]
 """Of interfaces by index."""
+Forbids = Callable[[Packet], str]
+"""The setting for which this packet is not forwarded; empty: none."""
 FATES = {"drop": Verdict.DROP, "reject": Verdict.REJECT}
 
 
@@ -46,7 +48,7 @@ class Walk:
     def through(self, visit: Visit) -> None:
         self.notes.hook = visit.hook
         behind = moved(self.packet, visit.after) if visit.after else self.packet
-        for step in visit.steps:
+        for step in visit.in_order:
             if step.kind == "return" or (isinstance(step, TraceEvent) and step.kind == "rule" and not step.handle):
                 continue
             self._return_to(step.chain)
@@ -73,7 +75,7 @@ class Walk:
                 self.notes.forget_jump(seen, left)
 
 
-def path(journey: Journey, look: Look, route: Route, name_of: Names) -> Path:
+def path(journey: Journey, look: Look, route: Route, name_of: Names, forbids: Forbids) -> Path:
     start = first_packet(journey, name_of)
     walk = Walk(look, start)
     for visit in journey.visits:
@@ -87,7 +89,8 @@ def path(journey: Journey, look: Look, route: Route, name_of: Names) -> Path:
     if fate := fate_of(walk.last, journey):
         assert walk.last is not None
         return Path(start, Outcome(1.0, packet, fate, walk.last.name), walk.notes, None, walk.last.name)
-    return lost(journey, start, packet, walk.notes, route(packet))
+    known = Path(start, Outcome(1.0, packet, Verdict.DROP), walk.notes, None, "")
+    return lost(journey, route(packet), forbids(packet), known)
 
 
 def first_packet(journey: Journey, name_of: Names) -> Packet:
@@ -110,26 +113,32 @@ def fate_of(last: RuleWords | None, journey: Journey) -> Verdict | None:
     return FATES.get(last.does.split(", ")[-1])
 
 
-def lost(journey: Journey, start: Packet, packet: Packet, notes: Notes, route: RouteAnswer) -> Path:
+def lost(journey: Journey, route: RouteAnswer, forbidden_by: str, known: Path) -> Path:
     """No rule ended it. Between two hooks that is the routing, within one it is what stands there beside the rules."""
+    packet, notes = known.outcome.packet, known.notes
     visit = journey.visits[-1]
     if visit.after is None:
         text = f"it did not come out of the hook {visit.hook}, and no rule says so: {beside_rules(journey)}"
-        outcome = Outcome(1.0, packet, Verdict.DROP, text)
-        notes.step("kernel", "drop", text)
-        return Path(start, outcome, notes, Reason("kernel", text), "")
+        return ended(known, "kernel", Verdict.DROP, Reason("kernel", text))
     notes.hook = "routing"
+    if forbidden_by:
+        text = f"{packet.came_in} forwards nothing ({forbidden_by})"
+        return ended(known, "routes", Verdict.REJECT, Reason("no-forwarding", text))
     if route.kind in NO_WAY:
         verdict, why = NO_WAY[route.kind]
-        why = f"{packet.to.address}: {why}"
-        notes.step("routes", verdict.value, why)
-        return Path(start, Outcome(1.0, packet, verdict, why, route), notes, None, "")
+        return ended(known, "routes", verdict, Reason("no-route", f"{packet.to.address}: {why}"))
     text = f"it was not seen behind {visit.hook}: the kernel's routing did not let it on"
-    notes.step("routes", "drop", text)
-    return Path(start, Outcome(1.0, packet, Verdict.DROP, text), notes, Reason("routing", text), "")
+    return ended(known, "routes", Verdict.DROP, Reason("routing", text))
+
+
+def ended(known: Path, place: str, verdict: Verdict, why: Reason) -> Path:
+    known.notes.step(place, verdict.value, why.text)
+    outcome = replace(known.outcome, verdict=verdict, why=why.text)
+    return known._replace(outcome=outcome, lost=why)
 
 
 def beside_rules(journey: Journey) -> str:
-    if journey.visits[-1].steps and isinstance(journey.visits[-1].steps[-1], TraceEvent):
-        return f"its last verdict is {journey.visits[-1].steps[-1].verdict}"
+    steps = journey.visits[-1].steps
+    if steps and steps[-1].verdict not in ("accept", "continue"):
+        return f"its last verdict is {steps[-1].verdict}"
     return "conntrack refused it, or a program that is no rule"

@@ -2,7 +2,7 @@
 
 It has a base chain at the very begin and one at the very end of each hook, both without verdict. So the headers of a
 traced packet are seen before and after everything else, in every variant of iptables: what translated it, what
-masqueraded it, where it ended. The kernel takes the table away with the socket that made it (flag `owner`, Linux 5.12).
+masqueraded it, where it ended.
 """
 
 from collections.abc import Iterable
@@ -25,12 +25,13 @@ def last(hook: str) -> str:
     return f"{hook}-last"
 
 
-def table_text(name: str, matches: Iterable[str], starts: Iterable[str]) -> str:
-    """`starts`: the hooks at which packets are picked."""
+def table_text(name: str, matches: Iterable[str], starts: Iterable[str], until: int) -> str:
+    """`starts`: the hooks at which packets are picked; `until`: seconds since the epoch, when that ends by itself."""
     picks = "; ".join(f"{each} goto {PICK}".strip() for each in matches)
     picked_at = set(starts)
-    lines = [f"table inet {name} {{", "flags owner"]
-    lines += [f"chain {PICK} {{ limit rate {PER_SECOND}/second burst {PER_SECOND} packets meta nftrace set 1; }}"]
+    lines = [f"table inet {name} {{"]
+    limits = f"meta time < {until} limit rate {PER_SECOND}/second burst {PER_SECOND} packets"
+    lines += [f"chain {PICK} {{ {limits} meta nftrace set 1; }}"]
     lines += [f"chain {state} {{ }}" for state in STATES]
     shown = ", ".join(f"{state} : jump {state}" for state in STATES)
     for hook in HOOKS:

@@ -1,15 +1,19 @@
 """Sees to it that settings are put back, whatever ends this process: a child that waits for the end of a pipe.
 
 Before each change it is told how to undo it. The pipe ends with us, also after kill -9, and the child then does what it
-was told. Tables need no such thing: the kernel takes them away with their socket.
+was told.
 """
 
 import os
 import signal
+import subprocess
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-WRITE, REMOVE = "write", "remove"
+from controlloop.command import clean_environment
+
+WRITE, REMOVE, RUN = "write", "remove", "run"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -34,7 +38,11 @@ class Undo:
 
     def remove(self, path: str) -> None:
         """At the end remove this folder."""
-        self._tell(REMOVE, path, "")
+        self._tell(REMOVE, path)
+
+    def run(self, argv: Sequence[str]) -> None:
+        """At the end run this program."""
+        self._tell(RUN, *argv)
 
     def _tell(self, *words: str) -> None:
         os.write(self._writer, ("\t".join(words) + "\n").encode())
@@ -56,6 +64,16 @@ def _wait_and_undo(reader: int) -> None:
         os.dup2(nothing, standard)
     told = b"".join(iter(lambda: os.read(reader, 4096), b"")).decode()
     for line in reversed(told.splitlines()):
-        kind, path, value = line.split("\t")
+        kind, *words = line.split("\t")
         with suppress(OSError):
-            Path(path).write_text(value) if kind == WRITE else Path(path).rmdir()
+            _undo(kind, words)
+
+
+def _undo(kind: str, words: list[str]) -> None:
+    if kind == WRITE:
+        path, value = words
+        Path(path).write_text(value)
+    elif kind == REMOVE:
+        Path(words[0]).rmdir()
+    else:
+        subprocess.run(words, check=False, capture_output=True, env=clean_environment())
