@@ -1,4 +1,4 @@
-"""Whether somebody may not look, which more rights would cure, or could not. Pure."""
+"""Whether somebody may not look, which more rights would cure, or could not."""
 
 from controlloop.command import CommandError
 

@@ -78,7 +78,7 @@ OVERLAY = {
         "Another program keeps removing or changing what netagent programs. After ten repairs it repairs only once in "
         "5 seconds, and traffic suffers in between.",
         "Stop the program that is named, or tell it to leave foreign routes, devices and rules alone.",
-        "ip monitor",
+        "netctl diff",
     ),
     "NN109": Entry(
         "notifications overflow",
@@ -165,7 +165,7 @@ SERVICES = {
         "seconds, and Services fail in between.",
         "Stop that program, or let it restore its own tables only (`nft flush ruleset` and iptables-restore without "
         "--noflush remove everybody's).",
-        "nft monitor",
+        "netctl diff",
     ),
     "NN208": Entry(
         "health check cannot be served",

@@ -166,7 +166,7 @@ def test_status_shows_findings_with_their_age_and_their_remedy(tmp_path):
         "      next: netctl peers -o wide",
         "  ! NN108 somebody undoes the overlay: route",
         "      undone",
-        "      next: ip monitor",
+        "      next: netctl diff",
         "`netctl help NN105` says what it means and what to do.",
     ]
 
