@@ -67,13 +67,13 @@ def troubles_of(status: Item) -> Troubles:
 
 
 def service_items(taken: TakenIn, troubles: Troubles) -> Iterator[Item]:
-    tracker, known = Tracker.going_on(taken), {service.name: service for service in taken.services}
-    absent = {str(name) for name in known}
-    for name in sorted(known):
-        yield service_item(known[name], candidates_of(tracker, known[name]), troubles.get(str(name)))
-    for left_out in sorted(troubles.keys() - absent):
-        state, reason = troubles[left_out]
-        yield {**nothing_of(service_name(left_out)), "state": state, "reason": reason}
+    tracker, known = Tracker.going_on(taken), {str(service.name): service for service in taken.services}
+    for name in sorted(known.keys() | troubles.keys(), key=lambda name: name.partition("/")):
+        if service := known.get(name):
+            yield service_item(service, candidates_of(tracker, service), troubles.get(name))
+        else:
+            state, reason = troubles[name]
+            yield {**nothing_of(name), "state": state, "reason": reason}
 
 
 def candidates_of(tracker: Tracker, service: ProxiedService) -> Sequence[Candidate]:
@@ -110,11 +110,12 @@ def service_item(service: ProxiedService, candidates: Sequence[Candidate], troub
     }
 
 
-def nothing_of(name: ServiceName) -> Item:
+def nothing_of(full_name: str) -> Item:
     """Of a Service that is left out as a whole."""
+    namespace, _, name = full_name.partition("/")
     return {
-        "namespace": name.namespace,
-        "name": name.name,
+        "namespace": namespace,
+        "name": name,
         **{key: [] for key in ("cluster_ips", "external_ips", "load_balancer_ips", "ports", "source_ranges")},
         **dict.fromkeys(("balance", "internal_policy", "external_policy")),
         **dict.fromkeys(("affinity_s", "endpoints", "ready", "terminating", "local"), 0),
