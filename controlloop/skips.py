@@ -15,12 +15,17 @@ class SkippedLog:
         self.total = 0
         """How many were ever left out, or left out for another reason."""
         self._log = log
+        self._told: Mapping[str, Skipped] = {}
+        """As it was given, which may take long to go through."""
         self.history = history
 
     def tell(self, skipped: Mapping[str, Skipped]) -> None:
         """Let these be all that are left out now; those that are new, or have a new reason, go into the log."""
         before = {name: (one.reason,) for name, one in self.current.items()}
         changes: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+        if skipped is self._told:
+            return
+        self._told = skipped
         for name, one in skipped.items():
             if self.current.get(name) != one:
                 self.total += 1

@@ -23,6 +23,8 @@ class Claims:
     def __init__(self) -> None:
         self._claims: dict[FrontendKey, list[Claim]] = {}
         self._contested: set[FrontendKey] = set()
+        self.disputes = 0
+        """Grows whenever `lost` may read differently."""
 
     def replace(self, old: ProxiedService | None, new: ProxiedService | None) -> set[ServiceName]:
         """Let a Service claim what its new version has; gives back who lost a frontend and who got one."""
@@ -58,6 +60,8 @@ class Claims:
         owners ^= set(claims[:1])
         if not claims:
             del self._claims[key]
+        if len(claims) > 1 or key in self._contested:
+            self.disputes += 1
         if len(claims) > 1:
             self._contested.add(key)
         else:

@@ -49,6 +49,10 @@ class Tracker:
         self._refused: dict[Origin, str] = {}
         self._warnings: dict[Origin, str] = {}
         self._unread: tuple[Skipped, ...] = ()
+        self._skipped: Mapping[str, Skipped] = {}
+        self._disputes = 0
+        self._is_settled = True
+        """Whether `_skipped` is what is not done as written; disputes apart."""
 
     def services(self) -> AbstractSet[ServiceName]:
         """All Services that we serve, also those whose frontends an older one has."""
@@ -96,7 +100,13 @@ class Tracker:
 
     @property
     def skipped(self) -> Mapping[str, Skipped]:
-        """Everything that is not done as written, by where it stands."""
+        """Everything that is not done as written, by where it stands; the same object until something differs."""
+        if not self._is_settled or self._disputes != self._claims.disputes:
+            self._skipped = self._gathered()
+            self._is_settled, self._disputes = True, self._claims.disputes
+        return self._skipped
+
+    def _gathered(self) -> Mapping[str, Skipped]:
         reasons: dict[str, list[str]] = {}
         for skipped in self._unread:
             reasons.setdefault(skipped.name, []).append(skipped.reason)
@@ -119,7 +129,8 @@ class Tracker:
         if batch.listed:
             for kind, name in self._known() - {(update.kind, update.name) for update in batch.updates}:
                 changed |= self._apply(Update(kind, name, None))
-        self._unread = batch.skipped
+        if self._unread != batch.skipped:
+            self._unread, self._is_settled = batch.skipped, False
         self._look_at(changed)
         return changed
 
@@ -151,13 +162,18 @@ class Tracker:
         try:
             changed = self._take(origin, _decoded(update), warnings.append)
         except RefusedError as error:
-            self._refused[origin] = str(error)
+            self._note(self._refused, origin, str(error))
             return set()
-        self._refused.pop(origin, None)
-        self._warnings.pop(origin, None)
-        if warnings:
-            self._warnings[origin] = _joined(warnings)
+        self._note(self._refused, origin, "")
+        self._note(self._warnings, origin, _joined(warnings))
         return changed
+
+    def _note(self, reasons: dict[Origin, str], origin: Origin, reason: str) -> None:
+        if reasons.get(origin, "") != reason:
+            self._is_settled = False
+            reasons[origin] = reason
+            if not reason:
+                del reasons[origin]
 
     def _take(self, origin: Origin, decoded: Decoded | None, refuse: Refuse) -> set[ServiceName]:
         kind, name = origin

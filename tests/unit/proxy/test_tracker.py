@@ -571,3 +571,15 @@ def test_many_claims_on_one_frontend_cost_no_more_than_their_number():
     tracker = tracked(*crowd)
     assert sum(bool(tracker.frontends(service)) for service in tracker.services()) == 1
     assert len(tracker.skipped) == 9_999
+
+
+def test_what_is_wrong_is_gathered_anew_only_when_it_differs():
+    tracker = Tracker(Node("n"), Options())
+    bad = Update(Kind.SERVICE, ObjectName("default", "bad"), b"{")
+    tracker.apply(Batch((bad,), listed=True))
+    before = tracker.skipped
+    assert len(before) == 1
+    tracker.apply(Batch((Update(Kind.SERVICE, ObjectName("default", "gone"), None), bad), listed=False))
+    assert tracker.skipped is before
+    tracker.apply(Batch((Update(Kind.SERVICE, ObjectName("default", "bad"), None),), listed=False))
+    assert tracker.skipped == {}
