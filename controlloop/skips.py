@@ -21,11 +21,11 @@ class SkippedLog:
 
     def tell(self, skipped: Mapping[str, Skipped]) -> None:
         """Let these be all that are left out now; those that are new, or have a new reason, go into the log."""
-        before = {name: (one.reason,) for name, one in self.current.items()}
-        changes: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
         if skipped is self._told:
             return
         self._told = skipped
+        before = {name: (one.reason,) for name, one in self.current.items()}
+        changes: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
         for name, one in skipped.items():
             if self.current.get(name) != one:
                 self.total += 1
