@@ -76,6 +76,7 @@ SECRETS = (
     f"api_key: '{S} {S}'",
 )
 PUBLIC = (
+    "Speculation_Store_Bypass: vulnerable",
     '{"service":"default/auth-token:http","port":80}',
     "-A NETPROXY-X -m comment --comment default/reset-password:443 -j DNAT --to-destination 10.1.1.1:8080",
     '{"verdict":"pass","reason":"bypass","key":{"meta":{"key":"mark"}}}',
