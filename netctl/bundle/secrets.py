@@ -72,7 +72,7 @@ NAMES = tuple(
     re.compile(name)
     for name in (
         *(
-            rb"pass(?:word|wd|phrase|code)?s?",
+            rb"(?<!by)(?<!com)pass(?:word|wd|phrase|code)?s?",
             rb"pwd",
             rb"psk",
             rb"secrets?",
