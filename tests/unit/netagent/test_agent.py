@@ -27,7 +27,8 @@ from subnet_alloc.codec import parse_config
 from subnet_alloc.lessor import RegistryLessor
 from subnet_alloc.memory import MemoryRegistry
 
-CONFIG = b'{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}'
+CONFIG = b'{"Network":"10.5.0.0/16","SubnetMin":"10.5.64.0","Backend":{"Type":"vxlan"}}'
+"""The agent's own choice never falls on the subnet of a peer here."""
 PEER = (
     b'{"PublicIP":"192.0.2.%d","PublicIPv6":null,"BackendType":"vxlan",'
     b'"BackendData":{"VNI":1,"VtepMAC":"82:00:00:00:00:%02x"}}'
