@@ -1,0 +1,218 @@
+"""The pure parts of `netctl trace`: messages of the kernel, journeys of packets, the words of rules, capture files."""
+
+import struct
+from ipaddress import ip_address, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import IPv6
+
+from controlloop.errors import OperatorError
+from netctl.explain.walk import Packet, Place
+from netctl.explain.walk_iptables import parse_rule
+from netctl.trace.drop_reasons import read_drops
+from netctl.trace.headers import headers
+from netctl.trace.journeys import SETTLED_S, SILENT_S, Journeys
+from netctl.trace.log_messages import log_events
+from netctl.trace.packet_filter import Called, PacketFilter, read_network, with_protocol
+from netctl.trace.pcapng import PcapngWriter
+from netctl.trace.rule_words import iptables_words, nftables_words
+from netctl.trace.trace_messages import TraceEvent, trace_events
+
+TABLE, LO = "netctl-trace-1", 1
+SYN = IP(src="10.244.1.2", dst="10.96.0.10", id=7) / TCP(sport=40000, dport=80, seq=5, flags="S")
+PACKET = Packet(ip_address("10.244.1.2"), Place(ip_address("10.96.0.10"), 80), "tcp")
+
+
+# -- headers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("packet", "protocol", "ports"),
+    [
+        (SYN, "tcp", (40000, 80)),
+        (IP(dst="10.0.0.1") / UDP(sport=5, dport=53), "udp", (5, 53)),
+        (IP(dst="10.0.0.1") / ICMP(), "icmp", (0, 0)),
+        (IPv6(src="fd00::1", dst="fd00::2") / TCP(sport=1, dport=2), "tcp", (1, 2)),
+        (IP(dst="10.0.0.1", proto=47) / b"xxxxxxxx", "47", (0, 0)),
+    ],
+)
+def test_headers(packet, protocol, ports):
+    raw = bytes(packet)
+    found = headers(raw)
+    assert (found.ends.protocol, (found.ends.source.port, found.ends.to.port)) == (protocol, ports)
+    assert str(found.ends.to.address) == packet.dst
+    assert (found.length, found.raw) == (len(raw), raw)
+
+
+def test_a_translated_packet_bears_the_same_mark():
+    moved = SYN.copy()
+    moved.dst, moved[TCP].dport = "10.244.2.2", 8080
+    other = SYN.copy()
+    other.id = 8
+    assert headers(bytes(moved)).mark == headers(bytes(SYN)).mark != headers(bytes(other)).mark
+
+
+@given(st.binary(max_size=80), st.binary(max_size=40))
+def test_no_bytes_are_a_fault(network, transport):
+    found = headers(network, transport)
+    assert found is None or found.ends
+
+
+@given(st.binary(max_size=200))
+def test_no_message_is_a_fault(body):
+    for kind in (10 << 8 | 17, 4 << 8):
+        datagram = struct.pack("=IHHII", 16 + len(body), kind, 0, 0, 0) + body
+        assert all(isinstance(each.chain, str) for each in (*trace_events(datagram), *log_events(datagram)))
+
+
+# -- journeys ---------------------------------------------------------------------------------------------------------
+
+
+def ours(number, chain, packet, *, came_in=2, goes_out=0, target=""):
+    return TraceEvent(
+        number, "inet", TABLE, chain, "rule", 1, "jump", target, headers(bytes(packet)), came_in, goes_out
+    )
+
+
+def rule(number, verdict, *, chain="forward", handle=5):
+    return TraceEvent(number, "ip", "fw", chain, "rule", handle, verdict, "", None, 0, 0)
+
+
+def heard(*events):
+    journeys = Journeys(TABLE, LO)
+    for event in events:
+        journeys.hear(event, 0.0)
+    return journeys
+
+
+def moved(to, port):
+    packet = SYN.copy()
+    packet.dst, packet[TCP].dport = to, port
+    return packet
+
+
+PICKED = ours(1, "pick", SYN)
+TRANSLATED = ours(1, "prerouting-last", moved("10.244.2.2", 8080), target="new")
+
+
+def test_the_way_of_a_packet():
+    out = ours(1, "postrouting-last", moved("10.244.2.2", 8080), came_in=0, goes_out=3)
+    journeys = heard(PICKED, TRANSLATED, out)
+    assert not list(journeys.over(SETTLED_S / 2))
+    (journey,) = journeys.over(SETTLED_S)
+    assert [visit.hook for visit in journey.visits] == ["prerouting", "postrouting"]
+    assert (journey.is_at_end, journey.state, journey.came_in) == (True, "new", 2)
+    assert not journeys.has_open
+
+
+def test_an_id_that_changes_on_the_way():
+    out = ours(9, "forward-first", moved("10.244.2.2", 8080), goes_out=3)
+    (journey,) = heard(PICKED, TRANSLATED, out, rule(9, "drop")).over(SETTLED_S)
+    assert journey.is_stopped
+    assert [visit.hook for visit in journey.visits] == ["prerouting", "forward"]
+
+
+def test_an_id_that_is_used_again():
+    again = SYN.copy()
+    again.id = 8
+    journeys = heard(PICKED, TRANSLATED, ours(1, "pick", again))
+    assert len(list(journeys.over(SILENT_S))) == 2
+
+
+def test_a_packet_of_which_nothing_more_is_heard():
+    journeys = heard(PICKED)
+    assert not list(journeys.over(SILENT_S * 0.9))
+    (journey,) = journeys.over(SILENT_S)
+    assert not journey.is_at_end
+
+
+def test_packets_that_others_trace():
+    journeys = heard(rule(4, "accept"), ours(5, "prerouting-last", SYN))
+    assert not journeys.has_open
+
+
+# -- words ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_rule_of_nftables_did():
+    marking = {"mangle": {"key": {"meta": {"key": "mark"}}, "value": {"|": [{"meta": {"key": "mark"}}, 0x4000]}}}
+    rule = {"handle": 4, "comment": "why #0123abcd", "expr": [marking, {"dnat": {"addr": "10.0.0.1"}}]}
+    words = nftables_words("ip fw c", rule, "accept", PACKET)
+    assert (words.does, words.why, words.mark) == ("mark 0x4000, dnat to 10.96.0.10:80", "why", 0x4000)
+    assert words.name == "rule 4 of ip fw c: why"
+
+
+@pytest.mark.parametrize(
+    ("line", "does"),
+    [
+        ("-A FORWARD -d 10.0.0.1/32 -j DROP", "drop"),
+        ("-A FORWARD -j REJECT --reject-with icmp-port-unreachable", "reject"),
+        ("-A X -j MARK --set-xmark 0x4000/0x4000", "mark 0x4000"),
+        ("-A PREROUTING -j NETPROXY-SERVICES", "jump NETPROXY-SERVICES"),
+        ("-A PREROUTING -j SOMEBODY-ELSE", ""),
+        ("-A X -p tcp -j DNAT --to-destination 10.0.0.1:80", "dnat"),
+    ],
+)
+def test_what_a_rule_of_iptables_did(line, does):
+    words = iptables_words("iptables-nft filter FORWARD", [parse_rule(line)], 0, 0)
+    assert words.does == does
+    assert line.split(" ", 2)[2] in words.name
+
+
+# -- the filter -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("chosen", "text"),
+    [
+        (PacketFilter(), ""),
+        (PacketFilter(ip_network("10.0.0.0/8")), "ip saddr 10.0.0.0/8"),
+        (PacketFilter(called=(Called(ip_network("fd00::1"), 80),)),
+         "ip6 daddr fd00::1/128 meta l4proto { tcp, udp, sctp } th dport 80"),
+        (PacketFilter(called=(Called(ip_network("0.0.0.0/0"), 30080, "udp", is_node_port=True),)),
+         "ip daddr 0.0.0.0/0 fib daddr type local meta l4proto udp th dport 30080"),
+        (PacketFilter(called=(Called(protocol="icmp"),)), "meta l4proto { icmp, icmpv6 }"),
+    ],
+)  # fmt: skip
+def test_the_filter_as_matches(chosen, text):
+    assert chosen.matches == [text]
+
+
+def test_words_that_are_a_network():
+    assert str(read_network("10.0.0.1")) == "10.0.0.1/32"
+    assert str(read_network("[fd00::]")) == "fd00::/128"
+    assert read_network("default/web") is None
+    assert read_network("10.0.0.1:80") is None
+
+
+def test_words_that_contradict_each_other():
+    with pytest.raises(OperatorError, match="says udp"):
+        with_protocol(Called(protocol="udp"), "tcp")
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+@given(st.binary(max_size=60), st.text(max_size=40))
+def test_blocks_of_a_capture_file_say_how_long_they_are(raw, comment):
+    writer = PcapngWriter()
+    data = writer.start() + writer.packet("eth0", 1, raw, 100, comment) + writer.packet("eth0", 2, raw, 100, comment)
+    kinds = []
+    while data:
+        kind, length = struct.unpack_from("=II", data)
+        assert length % 4 == 0
+        assert data[length - 4 : length] == struct.pack("=I", length)
+        kinds.append(kind)
+        data = data[length:]
+    assert kinds == [0x0A0D0D0A, 1, 6, 6]
+
+
+def test_reasons_of_the_kernel():
+    line = (
+        b"  ping-12  [001] ..s1. 57.000123: kfree_skb: skbaddr=0000 rx_sk=0000 protocol=2048 location=ip_rcv+0x1/0x2 "
+        b"reason: IP_RPFILTER"
+    )
+    assert [tuple(each) for each in read_drops([b"garbage", line])] == [(57.000123, 4, "IP_RPFILTER")]
