@@ -14,6 +14,7 @@ from netctl.bundle.record import Record
 from netctl.exit_codes import OK
 from netctl.node import LiveNode
 
+NOT_ALLOWED = ("Operation not permitted", "ermission denied")
 NOT_IN_A_NAME = str.maketrans(dict.fromkeys("/\\\x00 \n\t", "_"))
 
 
@@ -41,6 +42,8 @@ def summary(record: Record, size: int) -> str:
     logs = [question for question, said in record.said.items() if question.kind == LOG and not said.error]
     quiet = [daemon for daemon in record.daemons if record.said[Question(PAGE, (daemon, STATUS))].error]
     without = f"; {escaped(', '.join(quiet))} did not answer" if quiet else ""
+    if any(word in said.error for said in record.said.values() for word in NOT_ALLOWED):
+        without += "; root would be told more"
     return (
         f"{len(record.said) - len(record.silent)} answers and {len(logs)} logs, {size / 2**10:.0f} KiB, taken in "
         f"{record.took_s:.1f} s{without}. What looks like a secret is masked: review it before sharing."
