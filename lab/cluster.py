@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from ipaddress import IPv4Address
 from pathlib import Path
 from signal import Signals
@@ -90,15 +90,17 @@ class Cluster:
     # -- up -------------------------------------------------------------------------------------------------------
 
     def build(self, progress: Progress) -> None:
-        progress("wiring namespaces")
-        self.lay_out()
-        progress("starting etcd")
-        self.start_etcd()
-        self.put(NETWORK_CONFIG_KEY, msgspec.json.encode(NETWORK_CONFIG).decode())
-        step = f"starting netagent and netproxy on {self.spec.nodes} nodes"
-        progress(step)
-        daemons = [(node.name, program) for program in ("netagent", "netproxy") for node in self.nodes]
-        self.start_daemons(daemons, lambda ready: progress(f"{step}: {ready} of {len(daemons)} ready"))
+        # It imports while the hosts are laid out.
+        with ForkServer() as server:
+            progress("wiring namespaces")
+            self.lay_out()
+            progress("starting etcd")
+            self.start_etcd()
+            self.put(NETWORK_CONFIG_KEY, msgspec.json.encode(NETWORK_CONFIG).decode())
+            step = f"starting netagent and netproxy on {self.spec.nodes} nodes"
+            progress(step)
+            daemons = [(node.name, program) for program in ("netagent", "netproxy") for node in self.nodes]
+            self.start_daemons(daemons, lambda ready: progress(f"{step}: {ready} of {len(daemons)} ready"), server)
         self.attach_pods(progress)
 
     def lay_out(self) -> None:
@@ -161,15 +163,20 @@ class Cluster:
             own += ["--proxy-mode", self.spec.mode, "--balance", self.spec.balance]
         return as_daemon([executable, "--etcd-endpoints", ETCD_URL, *own])
 
-    def start_daemons(self, which: Sequence[tuple[str, str]], told: Callable[[int], None] = lambda _: None) -> None:
+    def start_daemons(
+        self,
+        which: Sequence[tuple[str, str]],
+        told: Callable[[int], None] = lambda _: None,
+        server: ForkServer | None = None,
+    ) -> None:
         """Start (node, program) pairs all at once and wait until every one is ready; `told` hears how many are."""
         waited: list[Waited] = []
         try:
-            with ForkServer() as server:
+            with nullcontext(server) if server else ForkServer() as forks:
                 for node, program in which:
                     host = self.host(node)
                     listener = ReadyListener(host.run_dir / f"{program}.notify")
-                    process = self._start_daemon(server, host, program)
+                    process = self._start_daemon(forks, host, program)
                     waited.append(Waited(process, listener, self.log_of(node, program)))
             wait_for_all(waited, START_TIMEOUT_S, told)
         finally:
