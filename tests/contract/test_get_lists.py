@@ -3,8 +3,8 @@
 import json
 
 import pytest
+from rules_and_overlays import FOREIGN, Asked, engines, overlay, overlay_node, page_of, record, run, variant
 from schemas import validated
-from test_drift import FOREIGN, Asked, engines, overlay, overlay_node, page_of, record, run, variant
 
 from controlloop.client import UnreachableError
 from netagent.instance import FIRST
