@@ -122,7 +122,8 @@ def table_rules(node: Node, writer: Writer) -> Iterator[Found]:
             yield from (Found(key, place, key.name, key, rule.text, rule.label) for rule in value.rules)
     for key, value in state.items():
         if isinstance(value, Container) and not value.is_dynamic:
-            for element in read_elements(node, writer.family, writer.daemon, key.name, value):
+            # The kernel lists them in whatever order.
+            for element in sorted(read_elements(node, writer.family, writer.daemon, key.name, value)):
                 own = Key("element", key.name, element.key)
                 text = f"{element.key} : {element.value}" if element.value else element.key
                 yield Found(own, place, f"@{key.name}", own, text, counted=element.counted)
