@@ -24,7 +24,8 @@ LINE = re.compile(rb" (?P<time>\d+\.\d+): kfree_skb: .* protocol=(?P<protocol>\d
 PORTION = 1 << 20
 KEPT_S = 3.0
 
-BY_RULES = frozenset({"NETFILTER_DROP"})
+NOT_OF_ROUTING = ("NETFILTER_DROP", "NO_SOCKET", "QUEUE_", "SOCKET_", "TCP_", "UDP_", "UNIX_")
+"""How reasons begin that tell of packets which rules dropped, or which came as far as a socket."""
 BY_SOCKETS = frozenset({"NO_SOCKET", "SOCKET_FILTER", "SOCKET_RCVBUFF", "SOCKET_BACKLOG", "TCP_LISTEN_OVERFLOW",
                         "TCP_CSUM", "UDP_CSUM"})  # fmt: skip
 """What may befall a packet that came as far as a socket."""

@@ -80,7 +80,11 @@ class Happened(Explanation):
         source = Place(packet.source, self.source_port)
         ends = f"{source} -> {packet.to}" if packet.to.port else f"{packet.source} -> {packet.to.address}"
         where = f" to {self.endpoint}" if self.verdict == "dnat" else ""
-        return f"{self.time[11:23]} {ends}/{packet.protocol}: {self.verdict}{where}{self._owner()}"
+        owner = self._owner()
+        if self.verdict in ("drop", "reject"):
+            # It is not the Service that does that.
+            owner = owner.replace(" by ", ", for ", 1)
+        return f"{self.time[11:23]} {ends}/{packet.protocol}: {self.verdict}{where}{owner}"
 
     def _ends(self) -> Iterator[tuple[str, str]]:
         if self.state and self.state != "new":

@@ -9,8 +9,8 @@ from netctl.explain.walk import Place
 
 PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp", 1: "icmp", 58: "icmpv6"}
 WITH_PORTS = ("tcp", "udp", "sctp")
-IPV4 = struct.Struct(">BxHHxxxB2x4s4s")
-IPV6 = struct.Struct(">IHBx16s16s")
+IPV4 = struct.Struct(">BxHHxxBB2x4s4s")
+IPV6 = struct.Struct(">IHBB16s16s")
 PORTS = struct.Struct(">HH")
 
 
@@ -30,6 +30,8 @@ class Headers(NamedTuple):
     """What no translation changes: with it one packet is known again among others of its flow."""
     length: int
     """Of the whole packet, in bytes."""
+    hops_left: int
+    """Time to live, or hop limit."""
     raw: bytes
     """From the network header on, as far as it was handed over."""
 
@@ -46,19 +48,20 @@ def headers(network: bytes, transport: bytes = b"") -> Headers | None:
 
 
 def _ipv4(network: bytes, transport: bytes) -> Headers:
-    first, length, number, protocol, source, to = IPV4.unpack_from(network)
+    first, length, number, hops_left, protocol, source, to = IPV4.unpack_from(network)
     size = (first & 15) * 4
     rest = transport or network[size:]
     ends = _ends(IPv4Address(source), IPv4Address(to), protocol, rest)
-    return Headers(ends, struct.pack(">HB", number, protocol) + _kept(protocol, rest), length, network[:size] + rest)
+    mark = struct.pack(">HB", number, protocol) + _kept(protocol, rest)
+    return Headers(ends, mark, length, hops_left, network[:size] + rest)
 
 
 def _ipv6(network: bytes, transport: bytes) -> Headers:
-    first, length, protocol, source, to = IPV6.unpack_from(network)
+    first, length, protocol, hops_left, source, to = IPV6.unpack_from(network)
     rest = transport or network[IPV6.size :]
     ends = _ends(IPv6Address(source), IPv6Address(to), protocol, rest)
     mark = struct.pack(">IB", first & 0xFFFFF, protocol) + _kept(protocol, rest)
-    return Headers(ends, mark, IPV6.size + length, network[: IPV6.size] + rest)
+    return Headers(ends, mark, IPV6.size + length, hops_left, network[: IPV6.size] + rest)
 
 
 def _ends(source: IPAddress, to: IPAddress, number: int, transport: bytes) -> Ends:

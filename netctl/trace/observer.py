@@ -15,7 +15,7 @@ from netctl.explain.walk import Packet, Place, RouteAnswer
 from netctl.explain.walk_hooks import Outcome
 from netctl.explain.walk_overlay import Hop, hop
 from netctl.node import Node
-from netctl.trace.drop_reasons import BY_RULES, BY_SOCKETS, DropReasons
+from netctl.trace.drop_reasons import BY_SOCKETS, NOT_OF_ROUTING, DropReasons
 from netctl.trace.happened import Happened
 from netctl.trace.headers import WITH_PORTS
 from netctl.trace.journeys import Journey
@@ -110,7 +110,7 @@ class Observer:
         version = journey.start.ends.to.address.version
         said = set(self._reasons.between(journey.began - BEFORE_S, journey.heard + AFTER_S, version))
         if found.lost or found.outcome.verdict.is_final:
-            return tuple(sorted(said - BY_RULES - BY_SOCKETS))
+            return tuple(sorted(reason for reason in said if not reason.startswith(NOT_OF_ROUTING)))
         is_at_socket = journey.visits[-1].hook == "input" and found.start.protocol in WITH_PORTS
         return tuple(sorted(said & BY_SOCKETS)) if is_at_socket else ()
 

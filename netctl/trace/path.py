@@ -121,6 +121,10 @@ def lost(journey: Journey, route: RouteAnswer, forbidden_by: str, known: Path) -
         text = f"it did not come out of the hook {visit.hook}, and no rule says so: {beside_rules(journey)}"
         return ended(known, "kernel", Verdict.DROP, Reason("kernel", text))
     notes.hook = "routing"
+    if packet.came_in and journey.start.hops_left <= 1:
+        return ended(
+            known, "routes", Verdict.REJECT, Reason("ttl", "its time to live (or hop limit) ends on this node")
+        )
     if forbidden_by:
         text = f"{packet.came_in} forwards nothing ({forbidden_by})"
         return ended(known, "routes", Verdict.REJECT, Reason("no-forwarding", text))

@@ -192,6 +192,17 @@ def test_a_node_that_does_not_forward(rig):
     assert f"{setting}=0" in item["reason"]["text"]
 
 
+@pytest.mark.parametrize("family", Family)
+def test_a_packet_whose_time_to_live_is_over(rig, family):
+    rig.given()
+    address = str(ADDRESSES["pod-2-1"][family])
+    with Tracing(rig.namespace, "any", address, "--protocol", "icmp") as tracing:
+        with inside(rig.board.network.namespace("pod-1-3")):
+            subprocess.run(["ping", "-c1", "-W1", "-t1", address], check=False, capture_output=True)
+        code, (item,) = tracing.packets()
+    assert (code, item["verdict"], item["reason"]["code"]) == (1, "reject", "ttl")
+
+
 def test_a_caller_that_comes_from_where_no_route_leads_back(rig):
     """The kernel drops it for its reverse path, before it looks where it goes."""
     rig.given(service(), slices("pod-2-1"))

@@ -44,7 +44,7 @@ def test_headers(packet, protocol, ports):
     found = headers(raw)
     assert (found.ends.protocol, (found.ends.source.port, found.ends.to.port)) == (protocol, ports)
     assert str(found.ends.to.address) == packet.dst
-    assert (found.length, found.raw) == (len(raw), raw)
+    assert (found.length, found.hops_left, found.raw) == (len(raw), 64, raw)
 
 
 def test_a_translated_packet_bears_the_same_mark():
