@@ -24,7 +24,8 @@ def break_lab(cluster: Cluster, name: str, target: str = "") -> str:
     """Where it was broken, as it was asked or by default. LabError when it cannot be, or is already."""
     fault = named(name)
     if name in cluster.faults:
-        raise LabError(f"fault {name} is there already, on {cluster.faults[name]}; `netctl lab heal {name}` ends it")
+        heal = f"netctl lab heal --name {cluster.spec.name} {name}"
+        raise LabError(f"fault {name} is there already, on {cluster.faults[name]}; `{heal}` ends it")
     host = cluster.host(chosen(fault, cluster.spec, target))
     # First of all, so that what is half done can be undone.
     cluster.note_fault(name, host.name)
@@ -65,7 +66,7 @@ def heal_lab(cluster: Cluster, names: Sequence[str] = ()) -> Iterator[tuple[Faul
     for name in names or list(cluster.faults)[::-1]:
         fault = named(name)
         if name not in cluster.faults:
-            raise LabError(f"fault {name} is not there; there are {', '.join(cluster.faults) or 'none'}")
+            raise LabError(f"fault {name} is not there; those there are: {', '.join(cluster.faults) or 'none'}")
         host = cluster.host(cluster.faults[name])
         # What somebody undid by hand fails here, and is gone all the same.
         cluster.forget_fault(name)

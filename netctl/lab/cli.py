@@ -43,8 +43,10 @@ def up(name: str, nodes: int, pods: int, mode: str, balance: str) -> int:
     spec = Spec(name, nodes=nodes, pods_per_node=pods, mode=mode, balance=balance)
     lab_errors(lambda: bring_up(spec, Progress(sys.stderr)))
     click.echo(f"lab {name} is up: {nodes} nodes in {mode} mode, {nodes * pods} pods.")
-    click.echo(f"  netctl lab status{named(name)}\n  netctl lab exec{named(name)} node-1 -- netctl status")
-    click.echo(f"  netctl lab exec{named(name)} node-1 -- ip route\n  netctl lab down{named(name)}")
+    on_node = f"exec{named(name)} node-1 --"
+    for rest in (f"status{named(name)}", f"{on_node} netctl status", f"{on_node} ip route"):
+        click.echo(f"  netctl lab {rest}")
+    click.echo(f"  netctl lab break{named(name)}\n  netctl lab down{named(name)}")
     return 0
 
 
