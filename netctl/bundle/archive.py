@@ -17,7 +17,8 @@ LARGEST = 512 * 2**20
 """Bytes, unpacked, all members together."""
 LARGEST_HEADER = 64 * 1024
 """Bytes that may be read at once where no content is: extended headers could be as large as they say."""
-LEVEL = 6
+LEVEL = 3
+"""Of gzip: whoever waits for the bundle waits for this, too."""
 
 
 def write(path: Path, members: Iterable[tuple[str, bytes]], moment: float) -> None:
