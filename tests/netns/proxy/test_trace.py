@@ -145,6 +145,17 @@ def test_nothing_is_left_at_its_own_end(rig):
 
 
 @only_nftables
+def test_what_an_earlier_run_left(rig):
+    """Whoever killed it killed the child that cleans up behind it, too."""
+    left = f"netctl-trace-{2**22 + 1}"  # no process has such an id: PID_MAX_LIMIT
+    with inside(rig.namespace):
+        subprocess.run(["nft", "add", "table", "inet", left], check=True)
+    with Tracing(rig.namespace, "192.0.2.99", timeout="100ms") as tracing:
+        tracing.end()
+    assert not tables_in(rig.namespace)
+
+
+@only_nftables
 def test_a_reader_that_goes_away(rig):
     rig.given(service(), slices("pod-1-1"))
     with Tracing(rig.namespace, "any", f"{ADDRESSES['cluster-ip'][Family.V4]}:80", form="table") as tracing:
