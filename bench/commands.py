@@ -47,7 +47,7 @@ ROWS = (
     Row(("get", "services"), runs=RUNS_OF_LONG),
     Row(("get", "rules"), runs=RUNS_OF_LONG),
     Row(("diff",), runs=RUNS_OF_LONG),
-    Row(("bundle", "-o", BUNDLE), 5000, RUNS_OF_LONG),
+    Row(("bundle", BUNDLE), 5000, RUNS_OF_LONG),
 )
 
 

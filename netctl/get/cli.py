@@ -48,7 +48,7 @@ def peers(instance: int, form: str, bundle: Path | None) -> int:
 @OUTPUT
 @FROM
 def services(service: str, form: str, bundle: Path | None) -> int:
-    """The Services that netproxy serves here, and those it leaves out.
+    """The Services that netproxy serves here, or leaves out.
 
     STATE is `ok`, `idle` without ready endpoints, `partly` when a part is left out, `skipped` or `quarantined`.
 

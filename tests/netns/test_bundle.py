@@ -85,7 +85,7 @@ def taken(cluster):
     """The path of a new bundle, as the node knows it and as we do, and what was told."""
     path = cluster.host("node-1").run_dir / "bundle.tar.gz"
     path.unlink(missing_ok=True)
-    code, output, errors = netctl(cluster, "bundle", "-o", "/run/bundle.tar.gz")
+    code, output, errors = netctl(cluster, "bundle", "/run/bundle.tar.gz")
     assert (code, output) == (0, "/run/bundle.tar.gz\n"), errors
     return path, errors
 
@@ -160,7 +160,7 @@ def test_what_is_in_it(lab):
 def test_a_second_one_does_not_take_its_place(lab):
     path, _ = taken(lab)
     before = path.read_bytes()
-    code, output, errors = netctl(lab, "bundle", "-o", "/run/bundle.tar.gz")
+    code, output, errors = netctl(lab, "bundle", "/run/bundle.tar.gz")
     assert (code, output) == (2, "")
     assert "/run/bundle.tar.gz is there already" in errors
     assert errors.count("\n") == 1

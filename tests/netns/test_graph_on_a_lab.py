@@ -120,7 +120,7 @@ def test_bundles_of_several_nodes_are_drawn_together(cluster, web, tmp_path):
     options = []
     for node in cluster.nodes:
         bundle = tmp_path / f"{node.name}.tar.gz"
-        node.run(["netctl", "bundle", "-o", str(bundle)])
+        node.run(["netctl", "bundle", str(bundle)])
         options += ["--from", str(bundle)]
     live, kept = quiet(cluster), document(netctl("graph", "-o", "json", *options))
     for found in live, kept:
