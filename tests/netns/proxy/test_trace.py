@@ -69,7 +69,7 @@ def test_it_says_where_packets_landed(rig, family, caller, protocol):
     ports = [port(80, protocol.upper())]
     rig.given(service(ports=ports), slices("pod-1-1", "pod-1-2", "pod-2-1", ports=[port(8080, protocol.upper())]))
     for call, item in called(rig, caller, family=family, protocol=protocol, count=6):
-        assert (item["verdict"], item["arrives"], item["state"]) == ("dnat", True, "new")
+        assert (item["verdict"], item["arrives"], item["state"]) == ("dnat", True, "new"), item
         assert host_at(item["endpoint"]["address"]) == call.outcome
         assert item["masquerade"] is call.masqueraded
         predicted = explanation(rig, call).document()
