@@ -330,6 +330,17 @@ def test_modules_are_names_one_to_a_line():
     assert [line for line in lines if line and not line.startswith("#")] == ["vxlan", "br_netfilter", "nf_conntrack"]
 
 
+def test_options_are_of_modules_that_this_kernel_knows():
+    lines = (SYSTEMD / "modprobe.d/nodenet.conf").read_text().splitlines()
+    [line] = [line for line in lines if line and not line.startswith("#")]
+    word, module, *options = line.split()
+    assert word == "options"
+    parameters = Path("/sys/module") / module / "parameters"
+    if not parameters.exists():
+        pytest.skip(f"needs the module {module}")
+    assert {option.partition("=")[0] for option in options} <= {path.name for path in parameters.iterdir()}
+
+
 # networkd and udev
 
 
