@@ -94,7 +94,7 @@ class Journeys:
         """One message. Of packets that others trace nothing is kept."""
         journey = self._by_id.get(event.packet)
         is_ours = event.family == "inet" and event.table == self._table
-        if is_ours and event.headers and (event.chain == PICK or journey is None):
+        if is_ours and event.headers and (event.chain == PICK or not is_of(journey, event.headers)):
             journey = self._begin(event, event.headers, now)
         if journey is None:
             return
@@ -173,3 +173,8 @@ class Journeys:
                 visit = next((each for each in journey.visits if each.hook == event.hook), None)
                 if visit:
                     visit.logs.append(event)
+
+
+def is_of(journey: Journey | None, seen: Headers) -> bool:
+    """An id may have been another packet's before."""
+    return journey is not None and journey.start.mark == seen.mark

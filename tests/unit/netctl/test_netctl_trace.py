@@ -122,6 +122,17 @@ def test_an_id_that_is_used_again():
     assert len(list(journeys.over(SILENT_S))) == 2
 
 
+def test_an_id_that_was_another_packet_s_before():
+    """The first one keeps what is its own, and the second one finds its journey again."""
+    second = SYN.copy()
+    second.id = 8
+    end = ours(1, "prerouting-last", SYN)
+    journeys = heard(PICKED, end, ours(2, "pick", second), ours(2, "prerouting-last", second))
+    journeys.hear(ours(1, "forward-first", second, goes_out=3), 0.0)
+    one, two = journeys.over(SILENT_S)
+    assert [len(each.visits) for each in (one, two)] == [1, 2]
+
+
 def test_a_packet_of_which_nothing_more_is_heard():
     journeys = heard(PICKED)
     assert not list(journeys.over(SILENT_S * 0.9))
