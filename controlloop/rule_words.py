@@ -8,7 +8,8 @@ from controlloop.nft.state import Key as NftKey
 
 def object_name(key: Any, where: str) -> str:
     """`element services 10.96.0.1 . tcp . 80 of nftables-ip`; iptables knows a chain by its table and name."""
-    name = str(key) if isinstance(key, NftKey) else f"chain {' '.join(map(str, key))}"
+    is_chain = isinstance(key, tuple) and not isinstance(key, NftKey)
+    name = f"chain {' '.join(key)}" if is_chain else str(key)
     return f"{name} of {where}"
 
 

@@ -15,7 +15,7 @@ from proxy.config import Settings, shown
 from proxy.conntrack.keeper import FlowKeeper
 from proxy.frontend_listing import every_frontend
 from proxy.frontend_pages import FrontendPages
-from proxy.frontends import Frontend, ServiceName
+from proxy.frontends import Frontend, ServiceName, ServicePortName
 from proxy.health_checks import HealthChecks
 from proxy.liveness import Liveness
 from proxy.meters import Meters
@@ -44,11 +44,20 @@ class Totals:
     def count(self, changed: Iterable[tuple[ServiceName, Sequence[Frontend]]]) -> None:
         for service, frontends in changed:
             before = self._of.pop(service, (0, 0))
-            after = (len(frontends), sum(len(frontend.endpoints) for frontend in frontends))
+            after = (len(frontends), endpoint_count(frontends))
             if frontends:
                 self._of[service] = after
             self.frontends += after[0] - before[0]
             self.endpoints += after[1] - before[1]
+
+
+def endpoint_count(frontends: Iterable[Frontend]) -> int:
+    """A port has the same endpoints behind its cluster IP and its node port; a policy only leaves some out."""
+    most: dict[tuple[ServicePortName, int], int] = {}
+    for each in frontends:
+        key = each.name, each.address.version
+        most[key] = max(most.get(key, 0), len(each.endpoints))
+    return sum(most.values())
 
 
 class ProxyStatus:

@@ -382,7 +382,10 @@ class RuleSync(Generic[K, V]):
         """
         writer = self._last_writer or "another program"
         return [
-            (f"{self.name} {key or 'rules'}", f"undone more than {BURST} times by {writer}; repairs are held back")
+            (
+                object_name(key, self.name) if key else f"rules of {self.name}",
+                f"undone more than {BURST} times by {writer}; repairs are held back",
+            )
             for key in self._limiter.fights
             if key is not None or self._is_disturbed
         ]
