@@ -5,9 +5,9 @@ Argument lists, absolute paths, a clean environment, no shell. A failure carries
 
 import os
 import shutil
+import subprocess
 from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 
 SEARCH_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 NOT_INSTALLED = 127
@@ -53,28 +53,35 @@ async def run(argv: Sequence[str], stdin: bytes = b"", *, environment: Mapping[s
     """
     import asyncio  # noqa: PLC0415 - 25 ms that netctl need not wait for
 
-    # All that it reads is there when it starts: it does not wait until our loop finds the time to feed it.
-    with os.fdopen(os.memfd_create("stdin"), "w+b") as fed:
-        fed.write(stdin)
-        fed.seek(0)
-        del stdin  # the program needs memory now
-        process = await asyncio.create_subprocess_exec(
-            find(argv[0]),
-            *argv[1:],
-            stdin=fed,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={**clean_environment(), **(environment or {})},
-        )
-    own_processes.append(process.pid)
+    process = started(argv, stdin, environment or {})
+    del stdin  # the program needs memory now
+    ended = asyncio.ensure_future(asyncio.to_thread(process.communicate))
     try:
-        stdout, stderr = await process.communicate()
+        stdout, stderr = await asyncio.shield(ended)
     except asyncio.CancelledError:
-        # It may have ended already; an error about that would take the place of the cancellation.
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+        process.kill()
+        await ended
         raise
     if process.returncode:
         raise CommandError(argv, process.returncode, stderr.decode(errors="replace"))
     return stdout
+
+
+def started(argv: Sequence[str], stdin: bytes, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """All that it reads is there when it starts: it does not wait until our loop finds the time to feed it.
+
+    Not asyncio's own way, which turns the loop before it gives us the id: the kernel may tell of the program's first
+    change by then.
+    """
+    with os.fdopen(os.memfd_create("stdin"), "w+b") as fed:
+        fed.write(stdin)
+        fed.seek(0)
+        process = subprocess.Popen(
+            [find(argv[0]), *argv[1:]],
+            stdin=fed,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**clean_environment(), **environment},
+        )
+    own_processes.append(process.pid)
+    return process

@@ -1,11 +1,13 @@
 """Programs that run, fail, are missing, or are no longer wanted."""
 
 import asyncio
+import subprocess
+from threading import Event
 
 import pytest
 from deadline import eventually
 
-from controlloop.command import CommandError, run
+from controlloop.command import CommandError, own_processes, run
 from lab.processes import start_time
 
 
@@ -50,14 +52,26 @@ async def test_a_cancelled_caller_takes_the_program_with_it(tmp_path):
 
 
 async def test_a_cancellation_counts_also_when_the_program_has_just_ended(monkeypatch):
-    communicate = asyncio.subprocess.Process.communicate
+    communicate, loop, is_cancelled = subprocess.Popen.communicate, asyncio.get_running_loop(), Event()
 
-    async def cancelled_at_the_last_moment(process):
-        await communicate(process)
-        for _ in range(10):
-            await asyncio.sleep(0)
-        raise asyncio.CancelledError
+    def cancelled_at_the_last_moment(process):
+        outputs = communicate(process)
+        loop.call_soon_threadsafe(running.cancel)
+        loop.call_soon_threadsafe(is_cancelled.set)
+        is_cancelled.wait(5)
+        return outputs
 
-    monkeypatch.setattr(asyncio.subprocess.Process, "communicate", cancelled_at_the_last_moment)
+    monkeypatch.setattr(subprocess.Popen, "communicate", cancelled_at_the_last_moment)
+    running = asyncio.create_task(run(["true"]))
     with pytest.raises(asyncio.CancelledError):
-        await run(["true"])
+        await running
+
+
+async def test_a_program_is_known_as_ours_before_the_loop_turns():
+    """Else the kernel may tell of what it changed when nobody knows yet that it is ours."""
+    before = list(own_processes)
+    running = asyncio.create_task(run(["true"]))
+    turned = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(lambda: turned.set_result(list(own_processes)))
+    assert (await turned)[-1:] != before[-1:]
+    await running
