@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from netctl.output import FORMATS
-
 if TYPE_CHECKING:
     from controlloop.etcd_settings import EtcdSettings
     from netctl.node import Node
 
+FORMATS = ("table", "wide", "json", "yaml", "name")
 LAST_INSTANCE = 7
 """netagent.instance.LIMIT, which would cost every command its import."""
 ETCD = (

@@ -11,7 +11,6 @@ from controlloop.printable import escaped
 from netctl.colour import Paint, State, plain
 
 API_VERSION = "nodenet.io/v1alpha1"
-FORMATS = ("table", "wide", "json", "yaml", "name")
 GAP = "  "
 NOTHING = "-"
 

@@ -35,7 +35,7 @@ class Report:
         return UNREACHABLE if self.unread else FINDING if self.findings else OK
 
     def shown(self, form: str, paint: Paint = plain) -> str:
-        """In one of output.FORMATS."""
+        """In one of options.FORMATS."""
         if form in ("json", "yaml"):
             return render_document(self.document(), form)
         if form == "name":

@@ -11,7 +11,6 @@ from netctl.complete import lab_hosts
 from netctl.graph.cli import drawn
 from netctl.lab.faults_cli import break_, heal
 from netctl.lab.options import NAME, lab_errors, named
-from netctl.lab.progress import Progress
 
 
 @click.group()
@@ -37,6 +36,7 @@ def up(name: str, nodes: int, pods: int, mode: str, balance: str) -> int:
     from lab.cluster import can_run  # noqa: PLC0415
     from lab.cluster import up as bring_up  # noqa: PLC0415
     from lab.topology import Spec  # noqa: PLC0415
+    from netctl.lab.progress import Progress  # noqa: PLC0415
 
     if reason := can_run():
         raise OperatorError(f"lab up: {reason}")

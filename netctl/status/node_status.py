@@ -47,7 +47,7 @@ class NodeStatus:
         return all(document and document["ready"] for document in self.daemons.values())
 
     def shown(self, form: str, paint: Paint = plain) -> str:
-        """In one of output.FORMATS."""
+        """In one of options.FORMATS."""
         if form == "name":
             return escaped(f"node/{self.node}" if self.node else "")
         if form in ("json", "yaml"):
