@@ -34,5 +34,5 @@ class SkippedLog:
         for name in self.current.keys() - skipped.keys():
             self._log.info("no longer skipped", name=name)
             changes[name] = (before[name], ())
-        self.history.noted("object", changes, "state", SKIPS)
+        self.history.noted("object", changes, "state", lambda old, new: (old, new), SKIPS)
         self.current = dict(skipped)

@@ -19,18 +19,22 @@ class PeerHistory:
 
     def followed(self) -> None:
         """The overlay has just moved on."""
-        changes: dict[str, tuple[Collection[str], Collection[str]]] = {}
+        changes: dict[str, tuple[Lease | None, Lease | None]] = {}
         for name in sorted(self._overlay.judged):
             before, now = self._known.pop(name, None), self._overlay.lease(name)
             if now:
                 self._known[name] = now
             if before != now:
-                changes[name] = (facts(before) if before else (), facts(now) if now else ())
+                changes[name] = (before, now)
         if self._has_started:
-            self._history.noted("peer", changes, "lease")
+            self._history.noted("peer", changes, "lease", both)
             return
         self._has_started = True
         self._history.note("overlay", "started", new=(f"{len(self._known)} peers",), trigger="startup")
+
+
+def both(before: Lease | None, now: Lease | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return facts(before) if before else (), facts(now) if now else ()
 
 
 def facts(lease: Lease) -> tuple[str, ...]:

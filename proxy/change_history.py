@@ -39,12 +39,12 @@ class ChangeHistory:
             self._has_started = True
             self._history.note("netproxy", "started", new=totals(finished.values()), trigger="startup")
             return
-        by_trigger: dict[str, dict[str, tuple[list[str], list[str]]]] = {}
+        by_trigger: dict[str, dict[str, tuple[Frontends, Frontends]]] = {}
         for service, after in finished.items():
             changes = by_trigger.setdefault(triggers.get(service, "node"), {})
-            changes[str(service)] = facts(before(service), after)
+            changes[str(service)] = before(service), after
         for trigger, changes in by_trigger.items():
-            self._history.noted("service", changes, trigger)
+            self._history.noted("service", changes, trigger, facts)
 
     def configured(self, before: Settings, after: Settings) -> None:
         old, new = dict(settings_facts(before)), dict(settings_facts(after))

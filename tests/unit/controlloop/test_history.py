@@ -5,7 +5,7 @@ import json
 import pytest
 
 from controlloop.errors import Skipped
-from controlloop.history import MANY, MANY_REPAIRS, NAMED, History, Repair
+from controlloop.history import KEPT, MANY, MANY_REPAIRS, NAMED, History, Repair
 from controlloop.logs import Log
 from controlloop.onset import Onsets
 from controlloop.skips import SkippedLog
@@ -85,14 +85,59 @@ def test_different_actions_are_different_events(history):
     assert [each["action"] for each in items(history)] == ["added", "removed"]
 
 
+def in_words(old, new):
+    return old, new
+
+
+def unasked(*_):
+    raise AssertionError("nobody reads the words for so many")
+
+
+def test_changes_that_become_one_event_are_reckoned_together(history):
+    def moved(old, new):
+        history.note("service a", "changed", trigger="slice", old=old, new=new)
+        (one,) = history._events.values()
+        return one.old, one.new, one.times
+
+    moved(["a"], ["b"])
+    assert moved(["c"], ["d"]) == (("a", "c"), ("b", "d"), 2)
+    assert moved(["b"], ["a"]) == (("c",), ("d",), 3)
+    assert moved(["d"], ["c"]) == ((), (), 4), "all is as before"
+
+
+def test_changes_of_many_facts_each_stay_events_of_their_own(history):
+    for start in (0, 100):
+        facts = [str(number) for number in range(start, start + KEPT + 1)]
+        history.note("service a", "changed", trigger="slice", new=facts)
+    assert [each["new"][-1] for each in items(history)] == [f"and {KEPT + 1 - NAMED} more"] * 2
+
+
+def test_merged_events_are_not_lost_ones(history):
+    for _ in range(3):
+        history.note("service a", "changed", trigger="slice", new=("x",))
+    for number in range(9):
+        history.note(f"object {number}", "added", trigger="lease")
+    assert history.document()["lost"] == 0
+
+
+@pytest.mark.parametrize("cursor", ["-1", "x", "", "1_0", "\u0661", "9" * 5000, "1/2", " 1"])
+def test_a_cursor_that_is_no_number_is_refused(history, cursor):
+    assert history.page(cursor).status == 404
+
+
+def test_a_cursor_from_the_future_reads_nothing(history):
+    history.note("one", "added", trigger="lease")
+    assert json.loads(history.page("9" * 18).body)["items"] == []
+
+
 def test_many_objects_at_once_are_one_event(history):
-    history.noted("service", {f"default/{number}": ((), ("x",)) for number in range(MANY + 1)}, "slice")
+    history.noted("service", {f"default/{number}": ((), ("x",)) for number in range(MANY + 1)}, "slice", unasked)
     (one,) = items(history)
     assert (one["object"], one["new"]) == (f"{MANY + 1} services", (f"{MANY + 1} added",))
 
 
 def test_what_did_not_change_is_not_told(history):
-    history.noted("peer", {"a": (("x", "y"), ("y", "z")), "b": (("x",), ("x",)), "c": (("x",), ())}, "lease")
+    history.noted("peer", {"a": (("x", "y"), ("y", "z")), "b": (("x",), ("x",)), "c": (("x",), ())}, "lease", in_words)
     told = [(each["object"], each["action"], each["old"], each["new"]) for each in items(history)]
     assert told == [("peer a", "changed", ("x",), ("z",)), ("peer c", "removed", ("x",), ())]
 
