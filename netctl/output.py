@@ -13,6 +13,7 @@ from netctl.colour import Paint, State, plain
 API_VERSION = "nodenet.io/v1alpha1"
 GAP = "  "
 NOTHING = "-"
+ELLIPSIS = "..."
 
 Item = Mapping[str, Any]
 
@@ -48,7 +49,7 @@ def render_listing(listing: Listing, form: str, paint: Paint = plain) -> str:
     if form in ("json", "yaml"):
         return render_document(listing.document, form)
     if form == "name":
-        return "\n".join(escaped(listing.name(item)) for item in listing.items)
+        return "\n".join(one_word(listing.name(item)) for item in listing.items)
     return table([column for column in listing.columns if form == "wide" or not column.wide], listing.items, paint)
 
 
@@ -76,6 +77,17 @@ def table(columns: Sequence[Column], items: Sequence[Item], paint: Paint = plain
 def cell(column: Column, item: Item) -> str:
     value = column.text(item)
     return NOTHING if value is None or value == "" else escaped(str(value))
+
+
+def cut(text: str, room: int) -> str:
+    """Escaped first: what stands for a control character takes room, too. The ellipsis is ASCII, as it is for pipes."""
+    text = escaped(text)
+    return text if len(text) <= room else f"{text[: room - len(ELLIPSIS)]}{ELLIPSIS}"
+
+
+def one_word(name: str) -> str:
+    """For a shell, which would split it."""
+    return escaped("_".join(name.split()))
 
 
 def padded(column: Column, text: str, width: int) -> str:

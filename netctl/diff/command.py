@@ -18,7 +18,7 @@ from netctl.diff import chain_drift, nft_drift, overlay_drift
 from netctl.diff.drift import Difference, Owners
 from netctl.exit_codes import FINDING, OK, REFUSED, UNREACHABLE
 from netctl.node import PROXY, Node
-from netctl.output import API_VERSION, render_document
+from netctl.output import API_VERSION, one_word, render_document
 from netctl.terminal import painter
 
 SHOWN = 40
@@ -60,7 +60,7 @@ def show(node: Node, form: str) -> int:
         click.echo(render_document(drift.document, form))
     elif form == "name":
         for each in drift.differences:
-            click.echo(escaped(f"{each.place}/{each.object}"))
+            click.echo(one_word(f"{each.place}/{each.object}"))
     else:
         for line in unified(drift, painter(), everything=form == "wide"):
             click.echo(line)

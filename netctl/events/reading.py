@@ -14,7 +14,7 @@ from controlloop.client import UnreachableError
 from controlloop.history import Event
 from netctl.exit_codes import OK, UNREACHABLE
 from netctl.node import Node
-from netctl.output import GAP, Column, Item, Listing, render_listing
+from netctl.output import GAP, Column, Item, Listing, cut, one_word, render_listing
 
 PAGE = "/events"
 DAY_S = 86_400
@@ -74,7 +74,8 @@ def list_events(node: Node, wanted: Filter, form: str) -> int:
 
 
 def name(item: Item) -> str:
-    return str(item["object"])
+    """`service/default/web`."""
+    return one_word("/".join(item["object"].split(" ", 1)))
 
 
 def columns(form: str, now: float) -> tuple[Column, ...]:
@@ -111,7 +112,3 @@ def sentence(item: Item) -> str:
     head += f" ({item['times']} times)" if item["times"] > 1 else ""
     head += f", undone by {item['by']}" if item["by"] else ""
     return f"{head}: {facts}" if facts else head
-
-
-def cut(text: str, room: int) -> str:
-    return text if len(text) <= room else f"{text[: room - 1]}\u2026"

@@ -8,6 +8,7 @@ from controlloop.client import UnreachableError
 from netctl.colour import State
 from netctl.exit_codes import FINDING, OK, UNREACHABLE
 from netctl.findings.finding import age
+from netctl.get.fitting import fitted
 from netctl.node import Node
 from netctl.output import Column, Item, Listing, render_listing
 from netctl.terminal import painter
@@ -23,7 +24,7 @@ def show(node: Node, agent: str, page: str, form: str) -> int:
         click.echo(f"netctl: {agent} does not answer ({error})", err=True)
         return UNREACHABLE
     listing = peers(items, node.now) if page == "peers" else leases(items)
-    if text := render_listing(listing, form, painter()):
+    if text := render_listing(fitted(listing, form), form, painter()):
         click.echo(text)
     is_wrong = is_wrong_peer if page == "peers" else is_wrong_lease
     return FINDING if any(map(is_wrong, items)) else OK

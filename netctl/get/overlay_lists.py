@@ -1,6 +1,6 @@
 """`netctl get routes` and `netctl get fdb`: what the kernel holds of the overlays, and to which peer each leads."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import click
@@ -14,15 +14,13 @@ from netctl.actual.refusal import is_refusal
 from netctl.colour import State
 from netctl.exit_codes import FINDING, OK, REFUSED, UNREACHABLE
 from netctl.get.daemon_pages import Silent, agents, desired_page
-from netctl.get.rule_list import cut
+from netctl.get.fitting import fitted
 from netctl.node import Node
 from netctl.output import Column, Item, Listing, render_listing
 from netctl.terminal import painter
 
 KERNEL_PROTOCOL = 2
 """RTPROT_KERNEL: what comes with an address."""
-PEER, PREFIX, GATEWAY, ADDRESS = 16, 22, 15, 20
-"""Columns that these take in a table of 80."""
 STATES = {"ok": State.OK, "changed": State.FAILED, "foreign": State.DEGRADED, "unknown": State.STALE}
 
 
@@ -65,7 +63,7 @@ def show(node: Node, noun: str, name: str, form: str) -> int:
         return REFUSED if is_refusal(error) else UNREACHABLE
     for line in silent.lines:
         click.echo(line, err=True)
-    if text := render_listing(listing(items, form), form, painter()):
+    if text := render_listing(fitted(listing(items), form), form, painter()):
         click.echo(text)
     if silent.reasons:
         return UNREACHABLE
@@ -124,22 +122,12 @@ def is_wrong(item: Item) -> bool:
     return item["state"] == "changed" or (item["state"] == "foreign" and "kind" in item)
 
 
-def shortener(form: str) -> Callable[[str, int], Callable[[Item], object]]:
-    """Only `wide` shows long texts to their end."""
-
-    def shown(field: str, width: int) -> Callable[[Item], object]:
-        return lambda item: item[field] and cut(item[field], width, is_wide=form == "wide")
-
-    return shown
-
-
-def route_listing(items: list[Item], form: str) -> Listing:
-    shown = shortener(form)
+def route_listing(items: list[Item]) -> Listing:
     columns = (
-        Column("ROUTE", shown("prefix", PREFIX)),
-        Column("VIA", shown("gateway", GATEWAY)),
+        Column("ROUTE", lambda item: item["prefix"]),
+        Column("VIA", lambda item: item["gateway"]),
         Column("DEVICE", lambda item: item["device"] or item["type"]),
-        Column("PEER", shown("peer", PEER)),
+        Column("PEER", lambda item: item["peer"]),
         Column("STATE", lambda item: item["state"], state=lambda item: STATES[item["state"]]),
         Column("ONLINK", lambda item: "yes" if item["onlink"] else "no", wide=True),
         Column("METRIC", lambda item: item["metric"], right=True, wide=True),
@@ -149,13 +137,12 @@ def route_listing(items: list[Item], form: str) -> Listing:
     return Listing("RouteList", items, columns, lambda item: f"route/{item['prefix']}")
 
 
-def fdb_listing(items: list[Item], form: str) -> Listing:
-    shown = shortener(form)
+def fdb_listing(items: list[Item]) -> Listing:
     columns = (
         Column("KIND", lambda item: item["kind"]),
-        Column("ADDRESS", shown("address", ADDRESS)),
-        Column("LEADS TO", shown("leads_to", ADDRESS)),
-        Column("PEER", shown("peer", PEER)),
+        Column("ADDRESS", lambda item: item["address"]),
+        Column("LEADS TO", lambda item: item["leads_to"]),
+        Column("PEER", lambda item: item["peer"]),
         Column("STATE", lambda item: item["state"], state=lambda item: STATES[item["state"]]),
         Column("DEVICE", lambda item: item["device"], wide=True),
         Column("AGENT", lambda item: item["agent"], wide=True),

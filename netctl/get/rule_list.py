@@ -15,6 +15,7 @@ from netctl.actual.refusal import is_refusal
 from netctl.diff.drift import NOBODY
 from netctl.exit_codes import OK, REFUSED, UNREACHABLE
 from netctl.get.daemon_pages import Silent, Wanted, desired_page, wanted_by_place
+from netctl.get.fitting import fitted
 from netctl.node import PROXY, Node
 from netctl.output import Column, Item, Listing, render_listing
 from netctl.terminal import painter
@@ -22,8 +23,6 @@ from netctl.terminal import painter
 FAMILIES = {"ip": "iptables", "ip6": "ip6tables"}
 VARIANTS = ("nft", "legacy")
 PREFIXES = {PROXY: "NETPROXY-"} | {Instance(n).program: Instance(n).chain_prefix for n in range(LIMIT + 1)}
-WHERE, RULE, OWNER = 20, 32, 24
-"""Columns that these take in a table of 80."""
 
 
 class Found(NamedTuple):
@@ -82,7 +81,7 @@ def show(node: Node, name: str, form: str) -> int:
         return REFUSED if is_refusal(error) else UNREACHABLE
     for line in silent.lines:
         click.echo(line, err=True)
-    if text := render_listing(listing(items, form), form, painter()):
+    if text := render_listing(fitted(listing(items), form), form, painter()):
         click.echo(text)
     return UNREACHABLE if silent.reasons else OK
 
@@ -144,25 +143,19 @@ def chain_rules(node: Node, program: str, writer: Writer) -> Iterator[Found]:
         yield Found(key, place, found.chain, chain, found.rule, counted=(found.packets, found.bytes))
 
 
-def listing(items: list[Item], form: str) -> Listing:
-    """Only `wide` shows long texts to their end."""
-    is_wide = form == "wide"
+def listing(items: list[Item]) -> Listing:
     columns = (
-        Column("OWNER", lambda item: cut(owner_text(item), OWNER, is_wide=is_wide)),
-        Column("CHAIN OR SET", lambda item: cut(item["chain"], WHERE, is_wide=is_wide)),
-        Column("RULE", lambda item: cut(item["purpose"] or item["rule"], RULE, is_wide=is_wide)),
+        Column("OWNER", owner_text),
+        Column("CHAIN OR SET", lambda item: item["chain"]),
+        Column("RULE", lambda item: item["purpose"] or item["rule"]),
         Column("PLACE", lambda item: item["place"], wide=True),
         Column("PACKETS", lambda item: item["packets"], right=True, wide=True),
         Column("BYTES", lambda item: item["bytes"], right=True, wide=True),
         Column("TEXT", lambda item: item["rule"] if item["purpose"] else None, wide=True),
     )
-    return Listing("RuleList", items, columns, lambda item: f"{item['place']}/{item['chain']}/{item['rule']}")
+    return Listing("RuleList", items, columns, lambda item: f"rule/{item['place']}/{item['chain']}/{item['rule']}")
 
 
 def owner_text(item: Item) -> str:
     name = (item["owner"] or "-").removeprefix("Service ")
     return f"{name} +{item['other_owners']}" if item["other_owners"] else name
-
-
-def cut(text: str, width: int, *, is_wide: bool) -> str:
-    return text if is_wide or len(text) <= width else f"{text[: width - 1]}…"

@@ -10,7 +10,7 @@ from controlloop.errors import OperatorError
 from netctl.colour import State
 from netctl.exit_codes import FINDING, OK, UNREACHABLE
 from netctl.findings.finding import age
-from netctl.get.rule_list import cut
+from netctl.get.fitting import fitted
 from netctl.node import PROXY, Node
 from netctl.output import Column, Item, Listing, render_listing
 from netctl.proxy_objects import PAGE, read_taken
@@ -21,8 +21,6 @@ from proxy.services import ProxiedService
 from proxy.tracker import TakenIn, Tracker
 
 STATES = {"ok": State.OK, "idle": State.STALE, "partly": State.DEGRADED}
-SERVICE, PORTS = 30, 18
-"""Columns that these take in a table of 80."""
 
 Troubles = Mapping[str, tuple[str, str]]
 """State and reason, by Service."""
@@ -40,8 +38,8 @@ def show(node: Node, noun: str, name: str, form: str) -> int:
         raise OperatorError(f"get {noun} {name}: netproxy knows no such Service; `netctl get services` lists them")
     troubles = {service: trouble for service, trouble in troubles.items() if not name or service == name}
     items = list(service_items(taken, troubles) if noun == "services" else endpoint_items(taken))
-    made = (services if noun == "services" else endpoints)(items, form)
-    if text := render_listing(made, form, painter()):
+    listing = services(items, is_wide=form == "wide") if noun == "services" else endpoints(items)
+    if text := render_listing(fitted(listing, form), form, painter()):
         click.echo(text)
     return FINDING if noun == "services" and any(item["reason"] for item in items) else OK
 
@@ -122,12 +120,11 @@ def nothing_of(full_name: str) -> Item:
     }
 
 
-def services(items: list[Item], form: str) -> Listing:
-    is_wide = form == "wide"
+def services(items: list[Item], *, is_wide: bool) -> Listing:
     columns = (
-        Column("SERVICE", lambda item: cut(full_name(item), SERVICE, is_wide=is_wide)),
+        Column("SERVICE", full_name),
         Column("CLUSTER IP", lambda item: ",".join(item["cluster_ips"][: None if is_wide else 1])),
-        Column("PORTS", lambda item: cut(ports_text(item), PORTS, is_wide=is_wide)),
+        Column("PORTS", ports_text),
         Column("READY", lambda item: f"{item['ready']}/{item['endpoints']}", right=True),
         Column("STATE", lambda item: item["state"], state=lambda item: STATES.get(item["state"], State.FAILED)),
         Column("OTHER ADDRESSES", lambda item: ",".join(item["external_ips"] + item["load_balancer_ips"]), wide=True),
@@ -206,10 +203,9 @@ def weight_of(frontend: Frontend, endpoint: Endpoint) -> int:
     return endpoint.weight if frontend.balance is Balance.WEIGHTED else 1
 
 
-def endpoints(items: list[Item], form: str) -> Listing:
-    is_wide = form == "wide"
+def endpoints(items: list[Item]) -> Listing:
     columns = (
-        Column("SERVICE", lambda item: cut(port_text(item), SERVICE, is_wide=is_wide)),
+        Column("SERVICE", port_text),
         Column("ENDPOINT", endpoint_text),
         Column("SHARE", lambda item: f"{item['share']:.1%}", right=True),
         Column("STATE", endpoint_state, state=endpoint_colour),

@@ -1,5 +1,7 @@
 """`netctl plan`: reads manifests and what netproxy has, and shows what would become of the two."""
 
+import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from netctl.apply.objects import read_objects
 from netctl.colour import Paint, State
 from netctl.exit_codes import FINDING, OK, UNREACHABLE
 from netctl.node import PROXY, Node
-from netctl.output import render_document
+from netctl.output import one_word, render_document
 from netctl.plan.changes import place_text
 from netctl.plan.planned import Plan, plan
 from netctl.proxy_objects import PAGE, read_taken
@@ -21,6 +23,7 @@ from proxy.config import ProxyMode
 
 MARKS = {"added": "+", "removed": "-", "changed": "~"}
 COLOURS = {"added": State.OK, "removed": State.FAILED, "changed": State.DEGRADED}
+WIDTH = 80
 SHOWN = 5
 """Endpoints named in a line."""
 
@@ -36,30 +39,35 @@ def show(node: Node, files: Sequence[Path], mode: str, form: str, *, deletes: bo
     made = plan(taken, objects, ProxyMode(mode) if mode else None, deletes=deletes)
     if form in ("json", "yaml"):
         click.echo(render_document(made.document, form))
+    elif form == "name":
+        for each in made.services:
+            if each.verb != "unchanged":
+                click.echo(one_word(f"service/{each.service}"))
     else:
-        for line in (names if form == "name" else lines)(made, painter()):
+        for line in lines(made, painter(), sys.maxsize if form == "wide" else WIDTH):
             click.echo(line)
     return FINDING if made.refusals else OK
 
 
-def names(made: Plan, _paint: Paint) -> Iterator[str]:
-    return (escaped(f"service/{each.service}") for each in made.services if each.verb != "unchanged")
-
-
-def lines(made: Plan, paint: Paint) -> Iterator[str]:
+def lines(made: Plan, paint: Paint, width: int) -> Iterator[str]:
     for service in made.document["items"]:
-        yield escaped(f"{service['service']}: {service['change']}")
+        yield from wrapped(f"{service['service']}: {service['change']}", width)
         for frontend in service["frontends"]:
-            yield paint(
-                escaped(f"  {MARKS[frontend['change']]} {frontend_text(frontend)}"), COLOURS[frontend["change"]]
-            )
+            text, colour = frontend_text(frontend), COLOURS[frontend["change"]]
+            yield from (paint(line, colour) for line in wrapped(text, width, f"  {MARKS[frontend['change']]} "))
     for name, reason in made.refusals.items():
-        yield escaped(f"! {name}: {reason}")
+        yield from wrapped(f"{name}: {reason}", width, "! ")
     for name, note in made.notes.items():
-        yield escaped(f"? {name}: {note}")
+        yield from wrapped(f"{name}: {note}", width, "? ")
     for each in made.writes:
-        yield write_text(made.mode, each)
+        yield from wrapped(write_text(made.mode, each), width)
     yield "nothing was applied"
+
+
+def wrapped(text: str, width: int, mark: str = "") -> list[str]:
+    """What does not fit stands below, so that marks stay in sight."""
+    hanging = " " * (len(mark) + 2)
+    return textwrap.wrap(escaped(text), width, initial_indent=mark, subsequent_indent=hanging, break_on_hyphens=False)
 
 
 def frontend_text(item: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from controlloop.client import UnreachableError
 from controlloop.printable import escaped
 from netctl.exit_codes import OK, REFUSED, UNREACHABLE
 from netctl.node import Node
-from netctl.output import render_document
+from netctl.output import one_word, render_document
 from netctl.top.cli import SORT_WORDS
 from netctl.top.flows import Flows
 from netctl.top.services import Services
@@ -124,7 +124,9 @@ def print_sample(watch: Watch, request: Request) -> None:
         document = usage.document(owners)
         click.echo(render_document(document, request.form) if request.samples == 1 else one_line(document, request))
     elif request.form == "name":
-        click.echo("\n".join(str(owner) for owner in owners if owner in usage.last.counts))
+        for owner in owners:
+            if owner in usage.last.counts:
+                click.echo(one_word(f"service/{owner}"))
     else:
         click.echo("\n".join(report(usage, owners, wide=request.form == "wide")))
 

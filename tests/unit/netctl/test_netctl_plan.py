@@ -1,6 +1,7 @@
 """What `netctl plan` foresees: through netproxy's page, as netctl gets it."""
 
 import json
+import sys
 
 import msgspec
 import pytest
@@ -56,7 +57,20 @@ def planned(documents, before=(), mode=ProxyMode.NFTABLES, *, other=None, delete
 
 
 def text(made):
-    return list(lines(made, plain))
+    return list(lines(made, plain, sys.maxsize))
+
+
+def test_a_long_refusal_is_wrapped_below_its_mark_and_not_cut():
+    hostile = make_service(
+        name="x" * 200, cluster_ips=["10.96.0.98"], ports=[("a", "TCP", 80), ("a\x1b[2J", "TCP", 80)]
+    )
+    made = planned([hostile])
+    assert made.refusals
+    shown = [line for line in lines(made, plain, 80) if line.startswith(("! ", "    "))]
+    assert max(map(len, shown)) <= 80
+    assert [line for line in shown if line.startswith("!")] == shown[:1]
+    assert "".join(shown).replace(" ", "") in "".join(text(made)).replace(" ", "")
+    assert not any("\x1b" in line for line in shown)
 
 
 WEB = (
