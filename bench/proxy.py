@@ -34,7 +34,7 @@ TRAFFIC_HEAD = ("services x endpoints", "no rules", "no service", "ratio", "Clus
 PLOTS = {
     "start": ("Start to all services answering", "s"),
     "change": ("One endpoint changed, to the first connection there", "s"),
-    "cluster_ip_us": ("First packet to a ClusterIP", "us"),
+    "cluster_ip_ratio": ("First packet to a ClusterIP", "times no rules"),
     "all_mb": ("Memory of netproxy and its children", "MB"),
 }
 
@@ -90,11 +90,11 @@ def sync_row(result: Result) -> str:
 
 
 def traffic_row(result: Result) -> str:
-    bare = result.bare_us
+    compared = (result.passing, result.cluster_ip, result.node_port)
     return row([
-        size(result), f"{bare:.0f} us", f"{result.passing_us:.0f} us", f"{result.passing_us / bare:.2f}",
-        f"{result.cluster_ip_us:.0f} us", f"{result.cluster_ip_us / bare:.2f}", f"{result.node_port_us:.0f} us",
-        f"{result.node_port_us / bare:.2f}", f"{result.connections:,.0f}", f"{result.bare_connections:,.0f}",
+        size(result), f"{result.passing.bare_us:.0f} us",
+        *(text for each in compared for text in (f"{each.us:.0f} us", f"{each.ratio:.2f}")),
+        f"{result.connections:,.0f}", f"{result.bare_connections:,.0f}",
         f"{max(result.repaired) * 1000:.0f} ms", f"{result.flushed:.2f} s",
     ])  # fmt: skip
 

@@ -56,14 +56,17 @@ def until(targets: list[Target], wanted: str, since: float, within_s: float) -> 
     return (time.monotonic() if wanted else began) - since
 
 
-def first_packets(targets: list[Target], count: int) -> list[float]:
-    """Microseconds that connecting takes, for each of `count` connections to one of the targets."""
-    took = []
-    for target in random.choices(targets, k=count):  # noqa: S311 - no secret
-        started = time.perf_counter()
-        made = connect(target, PATIENCE_S)
-        took.append((time.perf_counter() - started) * 1e6)
-        made.close()
+def first_packets(targets: list[Target], count: int, beside: list[Target]) -> list[list[float]]:
+    """Microseconds that connecting takes: for `count` connections to one of the targets, and for as many `beside`,
+    turn by turn.
+    """
+    took: list[list[float]] = [[], []]
+    for targeted in zip(random.choices(targets, k=count), random.choices(beside, k=count), strict=True):  # noqa: S311
+        for target, times in zip(targeted, took, strict=True):
+            started = time.perf_counter()
+            made = connect(tuple(target), PATIENCE_S)
+            times.append((time.perf_counter() - started) * 1e6)
+            made.close()
     return took
 
 

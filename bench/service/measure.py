@@ -5,12 +5,14 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
+from typing import NamedTuple
 
 from bench.service import floors
 from bench.service.daemon import NFTABLES, Netproxy, Variant
 from bench.service.floors import Floors
-from bench.service.network import PORT, Network, Target, network
+from bench.service.network import BARE_CIDR, PORT, Network, Target, network
 from bench.service.workload import Workload, put_all
 from controlloop.client import UnreachableError, get_json
 from controlloop.etcd import Etcd
@@ -19,6 +21,21 @@ CHANGES = 20
 TOGETHER = 100
 PACKETS = 3000
 READY_S = 20.0
+
+
+class Compared(NamedTuple):
+    """Microseconds."""
+
+    us: float
+    bare_us: float
+    """Over the router without rules, turn by turn with the others."""
+
+    @property
+    def ratio(self) -> float:
+        return self.us / self.bare_us
+
+
+NONE = Compared(0.0, 1.0)
 
 
 @dataclass(slots=True)
@@ -38,15 +55,17 @@ class Result:
     own_mb: float = 0.0
     all_mb: float = 0.0
     idle_percent: float = 0.0
-    bare_us: float = 0.0
-    """The first packet to a pod, before there are rules."""
-    passing_us: float = 0.0
-    """The same, with all rules: traffic that is for no Service."""
-    cluster_ip_us: float = 0.0
-    node_port_us: float = 0.0
+    passing: Compared = NONE
+    """The first packet to a pod, with all rules: traffic that is for no Service."""
+    cluster_ip: Compared = NONE
+    node_port: Compared = NONE
     connections: float = 0.0
     """In a second, one after the other."""
     bare_connections: float = 0.0
+
+    @property
+    def cluster_ip_ratio(self) -> float:
+        return self.cluster_ip.ratio
 
     @property
     def change(self) -> float:
@@ -58,28 +77,24 @@ class Bench:
         self._net, self._variant, self._workload, self._etcd, self._proxy = net, variant, workload, etcd, proxy
         last = workload.services - 1
         self._sample = [workload.target(number) for number in {0, 1, last // 2, last - 1, last}]
-        self._pods = [(workload.endpoint(number, 0), PORT) for number in range(min(workload.services, 500))]
+        numbers = range(min(workload.services, 500))
+        self._pods = [(workload.endpoint(number, 0), PORT) for number in numbers]
+        self._bare = [(str(ip_network(BARE_CIDR)[number + 1]), PORT) for number in numbers]
 
     def until(self, targets: Sequence[Target], wanted: str, since: float) -> float:
         return float(self._net.ask("until", targets, wanted, since, READY_S))
 
-    def packets(self, targets: Sequence[Target]) -> float:
-        """Median of the first packet's way and back, in microseconds."""
-        return float(statistics.median(self._net.ask("first_packets", targets, PACKETS)))
+    def packets(self, targets: Sequence[Target]) -> Compared:
+        """Medians of the first packet's way and back."""
+        return Compared(*map(statistics.median, self._net.ask("first_packets", targets, PACKETS, self._bare)))
 
     async def run(self, result: Result, folder: Path, idle_s: float) -> None:
-        self.before(result)
         self.start(result)
         await wait_ready(folder)
         await self.change(result)
         self.traffic(result)
         await self.idle(result, idle_s)
         self.repair(result)
-
-    def before(self, result: Result) -> None:
-        self.packets(self._pods)  # warm
-        result.bare_us = self.packets(self._pods)
-        result.bare_connections = self._net.ask("rate", self._pods, 1.0)
 
     def start(self, result: Result) -> None:
         since = self._proxy.start()
@@ -109,10 +124,12 @@ class Bench:
         load = self._workload
         step = max(1, load.services // 500)
         targets = [load.target(number) for number in range(0, load.services, step)]
-        result.passing_us = self.packets(self._pods)
-        result.cluster_ip_us = self.packets(targets)
-        result.node_port_us = self.packets([load.node_port(number) for number in range(min(load.services, 500))])
+        self.packets(self._pods)  # warm
+        result.passing = self.packets(self._pods)
+        result.cluster_ip = self.packets(targets)
+        result.node_port = self.packets([load.node_port(number) for number in range(min(load.services, 500))])
         result.connections = self._net.ask("rate", targets, 1.0)
+        result.bare_connections = self._net.ask("rate", self._bare, 1.0)
 
     async def idle(self, result: Result, idle_s: float) -> None:
         await asyncio.sleep(1)

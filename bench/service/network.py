@@ -1,4 +1,8 @@
-"""Client, node and endpoints in network namespaces of their own: client ── node ── pods."""
+"""Client, node and endpoints in network namespaces of their own: client ── node ── pods.
+
+Beside the node stands a router with no rules at all, `bare`, by which the same client reaches the same host of pods
+under other addresses: what a packet costs is compared turn by turn, not before and after.
+"""
 
 import ctypes
 import itertools
@@ -19,10 +23,14 @@ HERE = Path(__file__).parent
 PYTHON = (sys.executable, "-I")
 PORT = 8080
 CLUSTER_CIDR = "10.244.0.0/15"
+BARE_CIDR = "10.250.0.0/16"
+"""Pods by way of the router without rules."""
 NODE_ADDRESS = "192.168.77.1"
 HOME_ADDRESS = "10.30.0.1"
 """Of the benchmark itself, seen from the node."""
-HOSTS = ("client", "node", "pods")
+HOSTS = ("client", "node", "bare", "pods")
+ROUTERS = {"node": "eth0", "bare": "eth1"}
+"""And the device that client and pods have towards each."""
 LINES = {
     "node": [
         "link set lo up",
@@ -32,14 +40,23 @@ LINES = {
         "neigh add 192.168.77.2 lladdr 02:00:00:00:00:02 dev client",
         "neigh add 10.20.0.2 lladdr 02:00:00:00:00:04 dev pods",
     ],
+    "bare": [
+        "link set lo up", "link set client up", "link set pods up",
+        "address add 192.168.78.1/24 dev client", "address add 10.21.0.1/24 dev pods",
+        f"route add {BARE_CIDR} via 10.21.0.2",
+        "neigh add 192.168.78.2 lladdr 02:00:00:00:00:12 dev client",
+        "neigh add 10.21.0.2 lladdr 02:00:00:00:00:14 dev pods",
+    ],
     "client": [
-        "link set lo up", "link set eth0 address 02:00:00:00:00:02 up",
+        "link set lo up", "link set eth0 address 02:00:00:00:00:02 up", "link set eth1 address 02:00:00:00:00:12 up",
         "address add 192.168.77.2/24 dev eth0", f"route add default via {NODE_ADDRESS}",
+        "address add 192.168.78.2/24 dev eth1", f"route add {BARE_CIDR} via 192.168.78.1",
     ],
     "pods": [
-        "link set lo up", "link set eth0 address 02:00:00:00:00:04 up",
+        "link set lo up", "link set eth0 address 02:00:00:00:00:04 up", "link set eth1 address 02:00:00:00:00:14 up",
         "address add 10.20.0.2/24 dev eth0", "route add default via 10.20.0.1",
-        f"route add local {CLUSTER_CIDR} dev lo",
+        "address add 10.21.0.2/24 dev eth1", "route add 192.168.78.0/24 via 10.21.0.1",
+        f"route add local {CLUSTER_CIDR} dev lo", f"route add local {BARE_CIDR} dev lo",
     ],
 }  # fmt: skip
 """The pods' host has every address of the pod network."""
@@ -96,13 +113,15 @@ class Network:
     def up(self) -> None:
         for host in HOSTS:
             subprocess.run(["ip", "netns", "add", self.name(host)], check=True)
-        for host in ("client", "pods"):
-            peer = ("peer", "name", "eth0", "netns", self.name(host))
-            self.run("node", "ip", "link", "add", host, "type", "veth", *peer)
+        for router, device in ROUTERS.items():
+            for host in ("client", "pods"):
+                peer = ("peer", "name", device, "netns", self.name(host))
+                self.run(router, "ip", "link", "add", host, "type", "veth", *peer)
         subprocess.run(["ip", "-batch", "-"], input=self._home_lines(), text=True, check=True)
         for host, lines in LINES.items():
             self.run(host, "ip", "-batch", "-", stdin="\n".join(lines) + "\n")
-        self.run("node", "sysctl", "-qw", *SYSCTLS)
+        for router in ROUTERS:
+            self.run(router, "sysctl", "-qw", *SYSCTLS)
         self._endpoint = self.popen("pods", [*PYTHON, str(HERE / "endpoint.py"), str(PORT)], stdout=PIPE)
         assert self._endpoint.stdout is not None
         self._endpoint.stdout.readline()
