@@ -30,7 +30,8 @@ bench: setup
 	@$(VENV)/bin/python -m bench.proxy --write
 	@$(VENV)/bin/python -m bench.explain --write
 	@$(VENV)/bin/python -m bench.top --write
-	@$(VENV)/bin/python -m bench.top --write
+	@$(VENV)/bin/python -m bench.commands --write
+	@$(VENV)/bin/python -m bench.lab --write
 
 # What README.md shows: half a minute in network namespaces. Best on a machine that does nothing else.
 picture: setup
