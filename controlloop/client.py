@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 TIMEOUT_S = 2.0
+WHO_MAY = " (it answers root and group nodenet)"
 
 
 class UnreachableError(Exception):
@@ -31,7 +32,8 @@ def get(path: Path, page: str, timeout_s: float = TIMEOUT_S) -> bytes:
             connection.sendall(request)
             answer = b"".join(iter(lambda: connection.recv(65536), b""))
         except OSError as error:
-            raise UnreachableError(f"{path}: {error.strerror or error}") from None
+            reason = f"{error.strerror or error}{WHO_MAY if isinstance(error, PermissionError) else ''}"
+            raise UnreachableError(f"{path}: {reason}") from None
     head, _, body = answer.partition(b"\r\n\r\n")
     first_line = head.partition(b"\r\n")[0].decode(errors="replace")
     if first_line.split()[1:2] != ["200"]:

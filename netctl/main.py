@@ -1,5 +1,6 @@
 """The command line. Each command imports what it needs when it runs, so that --help is quick."""
 
+import errno
 import os
 import sys
 
@@ -32,8 +33,10 @@ COMMANDS: dict[str, tuple[click.Command, ...]] = {
 }
 SUMMARY = 62
 """Characters of a command's first sentence that fit a line of 80."""
-INTERNAL_ERROR = 70
-"""EX_SOFTWARE of sysexits.h."""
+INTERNAL_ERROR, OUTPUT_ERROR = 70, 74
+"""EX_SOFTWARE and EX_IOERR of sysexits.h."""
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+"""What writing the answer fails with."""
 TRACEBACK = "NODENET_TRACEBACK"
 
 
@@ -67,13 +70,25 @@ for command in (command for each in COMMANDS.values() for command in each):
 
 def main() -> None:
     try:
-        sys.exit(run_command(netctl))
+        code = run_command(netctl)
+        sys.stdout.flush()
     except Exception as error:
         if os.environ.get(TRACEBACK):
             raise
-        kind = type(error).__name__
-        print(f"netctl: a fault of netctl itself: {kind}: {error} ({TRACEBACK}=1 shows where)", file=sys.stderr)
-        sys.exit(INTERNAL_ERROR)
+        code = failed(error)
+    sys.exit(code)
+
+
+def failed(error: Exception) -> int:
+    """Say so in one line; gives back the exit code."""
+    if isinstance(error, OSError) and error.filename is None and error.errno in UNWRITABLE:
+        # Else the interpreter tries to write the rest once more, and complains in words of its own.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"netctl: standard output: {error.strerror}", file=sys.stderr)
+        return OUTPUT_ERROR
+    kind = type(error).__name__
+    print(f"netctl: a fault of netctl itself: {kind}: {error} ({TRACEBACK}=1 shows where)", file=sys.stderr)
+    return INTERNAL_ERROR
 
 
 if __name__ == "__main__":

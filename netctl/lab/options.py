@@ -18,12 +18,14 @@ def named(name: str) -> str:
 
 
 def lab_errors(action: Callable[[], T]) -> T:
-    """Whatever the lab refuses, as one line to the operator."""
-    from lab.cluster import LabError  # noqa: PLC0415
+    """Whatever the lab refuses, as one line to the operator; nothing of a lab can be done or seen without root."""
+    from lab.cluster import LabError, can_run  # noqa: PLC0415
     from lab.host import ProgramError  # noqa: PLC0415
     from lab.pods import PodError  # noqa: PLC0415
     from lab.ready import NotStartedError  # noqa: PLC0415
 
+    if reason := can_run():
+        raise OperatorError(f"lab: {reason}")
     try:
         return action()
     except (LabError, NotStartedError, PodError, ProgramError) as error:

@@ -8,7 +8,7 @@ from controlloop.client import UnreachableError
 from controlloop.printable import escaped
 from netctl.colour import Paint, State, plain
 from netctl.exit_codes import FINDING, OK, UNREACHABLE
-from netctl.findings.finding import Finding, age, counted, footer, ordered, render, verdict
+from netctl.findings.finding import Finding, age, counted, footer, ordered, render, verdict, wrapped
 from netctl.findings.judge_daemons import judge_agent, judge_proxy, silent
 from netctl.node import PROXY, Node
 from netctl.output import API_VERSION, render_document
@@ -25,8 +25,10 @@ class Line(NamedTuple):
     text: str = ""
 
     def shown(self, paint: Paint) -> str:
-        state = paint(f"{self.state:9}", State.OK if self.state == READY else State.FAILED)
-        return f"  {self.daemon:9} {state} {escaped(self.text)}".rstrip()
+        lead = f"  {self.daemon:9} {self.state:9} "
+        first, *rest = wrapped(lead, escaped(self.text)) or [lead.rstrip()]
+        state = paint(self.state, State.OK if self.state == READY else State.FAILED)
+        return "\n".join([first.replace(self.state, state, 1), *rest])
 
 
 @dataclass(slots=True)
