@@ -95,7 +95,8 @@ class HttpServer:
                 writer.write(respond(connection, await self._answer_to(request), to=request))
                 await writer.drain()
         except (TimeoutError, OSError, h11.ProtocolError):
-            pass  # a slow, vanished or rude client costs itself its answer and us nothing
+            # A slow, vanished or rude client costs itself its answer and us nothing: what it has not taken is let go.
+            writer.transport.abort()
         finally:
             self._connections -= 1
             writer.close()

@@ -10,12 +10,14 @@ import pytest
 from controlloop import http_server
 from controlloop.client import UnreachableError, get_json
 from controlloop.health import HealthServer
-from controlloop.http_server import json_answer, yes_or_no
+from controlloop.http_server import Answer, json_answer, yes_or_no
 
+LARGE = 16 * 1024 * 1024
 ROUTES = {
     "/status": lambda: json_answer({"ready": True}),
     "/healthz": lambda: yes_or_no(good=True, text="ok"),
     "/readyz": lambda: yes_or_no(good=False, text="waits for a lease"),
+    "/large": lambda: Answer(200, b" " * LARGE),
 }
 
 
@@ -72,7 +74,7 @@ def status_and_body(answer):
         ("/readyz", (503, b"waits for a lease\n")),
         ("/status", (200, b'{"ready":true}\n')),
         ("/status?verbose=1", (200, b'{"ready":true}\n')),
-        ("/", (404, b"no such page; there are /status /healthz /readyz\n")),
+        ("/", (404, b"no such page; there are /status /healthz /readyz /large\n")),
     ],
 )
 async def test_pages_answer_by_name(server, path, page, expected):
@@ -95,6 +97,20 @@ async def test_who_says_nothing_is_sent_away_and_delays_nobody(server, path, mon
     slow = [asyncio.create_task(ask(path, b"GET /sta")) for _ in range(50)]
     assert status_and_body(await ask(path, get("/healthz")))[0] == 200
     assert await asyncio.gather(*slow) == [b""] * 50
+
+
+async def test_who_asks_and_does_not_read_is_cut_off(server, path, monkeypatch):
+    """What it would not take may be megabytes, and must not stay in memory as long as it likes."""
+    monkeypatch.setattr(http_server, "REQUEST_TIMEOUT_S", 0.2)
+    with socket.socket(socket.AF_UNIX) as slow:
+        slow.settimeout(5)
+        slow.connect(str(path))
+        slow.sendall(get("/large"))
+        assert await ask(path, b"GET /sta") == b"", "who came later has been sent away"
+        taken = 0
+        while part := slow.recv(65536):
+            taken += len(part)
+    assert 0 < taken < LARGE
 
 
 async def test_a_client_that_leaves_at_once_breaks_nothing(server, path):
