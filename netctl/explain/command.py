@@ -24,6 +24,7 @@ from netctl.explain.walk_hooks import Journey
 from netctl.explain.walk_overlay import hop
 from netctl.node import PROXY, Node
 from netctl.output import render_document
+from netctl.terminal import painter
 from proxy.frontends import ANY_NODE_ADDRESS
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def shown(explanation: Explanation, form: str) -> str:
         return render_document(explanation.document(), form)
     if form == "name":
         return f"service/{explanation.service}" if explanation.service else explanation.verdict
-    return explanation.render(ENDLESS if form == "wide" else min(WIDTH, get_terminal_size().columns))
+    return explanation.render(ENDLESS if form == "wide" else min(WIDTH, get_terminal_size().columns), painter())
 
 
 def explained(source: str, target: Target, node: Node) -> Explanation:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from controlloop.printable import escaped
+from netctl.colour import Paint, State, plain
 from netctl.explain.reasons import Reason, reason, service_named, why_masqueraded
 from netctl.explain.walk import Notes, Packet, Place, Step, Verdict
 from netctl.explain.walk_hooks import Outcome
@@ -126,9 +127,16 @@ class Explanation:
 
     # -- as text --------------------------------------------------------------------------------------------------
 
-    def render(self, width: int = WIDTH) -> str:
+    def render(self, width: int = WIDTH, paint: Paint = plain) -> str:
         """In lines of at most so many columns, but for words that are longer."""
-        return "\n".join(escaped(part) for line in self._lines() for part in wrapped(*line, width))
+        head, *rest = (escaped(part) for line in self._lines() for part in wrapped(*line, width))
+        return "\n".join([self._painted(head, paint), *rest])
+
+    def _painted(self, head: str, paint: Paint) -> str:
+        """With the verdict, where it still stands in the first line, green when all of it arrives."""
+        word = f": {self.verdict}"
+        state = State.OK if self.arrives else State.FAILED
+        return head.replace(word, f": {paint(self.verdict, state)}", 1)
 
     def _lines(self) -> Iterator[tuple[str, str]]:
         came_in = self.packet.came_in

@@ -21,6 +21,7 @@ from netctl.explain.explanation import WIDTH
 from netctl.explain.walk import TRACE_TABLES
 from netctl.node import Node
 from netctl.output import API_VERSION, render_document
+from netctl.terminal import painter
 from netctl.trace.drop_reasons import DropReasons, find_tracefs
 from netctl.trace.happened import Happened, summary, summary_text
 from netctl.trace.journeys import SILENT_S, Journey, Journeys
@@ -182,7 +183,7 @@ class Trace:
             click.echo(happened.name)
         elif self._wanted.form in STREAMED:
             width = ENDLESS if self._wanted.form == "wide" else min(WIDTH, get_terminal_size().columns)
-            click.echo(happened.render(width))
+            click.echo(happened.render(width, painter()))
 
     def _conclude(self) -> None:
         overflows = self._heard.overflows + (self._log.overflows if self._log else 0)
