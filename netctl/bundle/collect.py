@@ -24,8 +24,8 @@ from netctl.bundle.questions import (
     SAVED,
     first_questions,
     legacy_questions,
+    mixed_questions,
     questions,
-    spoiled_questions,
     table_questions,
 )
 from netctl.bundle.record import Record, Said
@@ -61,7 +61,7 @@ def collected(node: LiveNode, progress: Progress) -> Record:
         large = (*legacy_questions(texts_of(record, LEGACY_NAMES.values())), *table_questions(tables(record)))
         # What takes long goes first.
         ask(*large, *questions(record.daemons))
-        ask(*spoiled_questions(outputs_of(record)))
+        ask(*mixed_questions(outputs_of(record)))
     record.took_s = round(time.monotonic() - began, 3)
     record.node = name_of_node(record)
     return record

@@ -110,10 +110,10 @@ def table_questions(listing: Any) -> Iterator[Question]:
             yield table_question(table["family"], table["name"])
 
 
-def spoiled_questions(saved: Mapping[str, str]) -> Iterator[Question]:
-    """For tables with the names of iptables that it cannot show; `saved`: what it prints, by program."""
+def mixed_questions(saved: Mapping[str, str]) -> Iterator[Question]:
+    """For tables of iptables that it cannot show, or not all of; `saved`: what it prints, by program."""
     lines = {program: text.splitlines() for program, text in saved.items()}
-    yield from (table_question(*table) for table in facts.incompatible(lines) if is_of_iptables(*table))
+    yield from (table_question(*table) for table in facts.with_native_rules(lines))
 
 
 def table_question(family: str, name: str) -> Question:

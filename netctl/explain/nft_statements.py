@@ -9,7 +9,8 @@ from netctl.explain.nft_values import Values
 from netctl.explain.walk import NoMatchError, Packet, Place, Unsure, Verdict
 
 VERDICTS = {"accept": Verdict.ACCEPT, "drop": Verdict.DROP, "reject": Verdict.REJECT, "queue": Verdict.ACCEPT}
-DECISIVE = frozenset({"drop", "reject", "dnat", "redirect", "snat", "masquerade", "tproxy", "queue", "vmap"})
+DECISIVE = frozenset({"drop", "reject", "dnat", "redirect", "snat", "masquerade", "tproxy", "queue", "vmap", "xt"})
+"""`xt` is what iptables wrote and nft cannot read."""
 MARK = {"meta": {"key": "mark"}}
 
 

@@ -18,7 +18,7 @@ from netctl.explain.recorded_routes import Entry, RecordedRoutes
 from netctl.explain.rules import chain_in
 from netctl.explain.walk import RouteAnswer, Ruleset, Unsure
 from netctl.explain.walk_iptables import PRIORITIES, IptablesRules
-from netctl.explain.walk_nftables import nft_tables
+from netctl.explain.walk_nftables import beside_iptables, nft_tables
 from netctl.explain.walk_overlay import KINDS
 from netctl.findings.facts import LINKS
 from netctl.node import Node
@@ -96,7 +96,7 @@ class RecordedSight:
 
     @cached_property
     def listings(self) -> Mapping[str, Sequence[Entry]]:
-        """All tables but those of iptables, by nft's family."""
+        """All tables but those that hold nothing but what iptables shows, by nft's family."""
         return {family: self.decoded(*argv)["nftables"] for family, argv in RULESET.items()}
 
     @cached_property
@@ -156,9 +156,8 @@ class RecordedRules:
         if self._node.text(LEGACY_NAMES[self._family]).split() and (legacy := self._saved("legacy")):
             yield self._iptables("legacy", legacy)
         for family in (self._family.nft, "inet"):
-            for table in nft_tables(list(self._sight.listings[family]), frozenset({family}), self._sight):
-                if family == "inet" or table.name.partition(" ")[2] not in through_nft:
-                    yield table
+            listed = beside_iptables(self._sight.listings[family], through_nft)
+            yield from nft_tables(listed, frozenset({family}), self._sight)
 
     def _program(self, variant: str) -> str:
         return f"{'iptables' if self._family is Family.V4 else 'ip6tables'}-{variant}"

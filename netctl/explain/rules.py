@@ -5,6 +5,7 @@ iptables-legacy, whole tables.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -13,8 +14,8 @@ from controlloop.command import CommandError
 from controlloop.family import Family
 from netctl.explain.kernel import KernelSight, output
 from netctl.explain.walk import Ruleset
-from netctl.explain.walk_iptables import PRIORITIES, IptablesRules
-from netctl.explain.walk_nftables import nft_tables
+from netctl.explain.walk_iptables import PRIORITIES, IptablesRules, is_builtin
+from netctl.explain.walk_nftables import Entry, NftTable, nft_tables
 
 ANY_CHAIN = "OUTPUT"
 """Every table of iptables has it."""
@@ -35,6 +36,7 @@ class RuleReader:
         through_nft = {name for name in own & PRIORITIES.keys() if self._list_chain(name, ANY_CHAIN)}
         if through_nft:
             yield self._iptables("nft", through_nft)
+            yield from self._beside_iptables(through_nft)
         if legacy := self._legacy_tables():
             yield self._iptables("legacy", legacy)
         yield from self._nftables(self._family.nft, own - through_nft, beside_iptables=bool(through_nft))
@@ -46,10 +48,23 @@ class RuleReader:
             return
         single = beside_iptables and bool(self._list_chain("nat", "NETPROXY-SERVICES"))
         for words in [["table", family, name] for name in sorted(tables)] if single else [["ruleset", family]]:
-            listing = msgspec.json.decode(output(["nft", "--json", "--terse", "list", *words]))
-            for table in nft_tables(listing["nftables"], frozenset({family}), self._sight):
+            for table in nft_tables(listed(*words), frozenset({family}), self._sight):
                 if table.name.split(" ", 1)[1] in tables:
                     yield table
+
+    def _beside_iptables(self, tables: set[str]) -> Iterator[Ruleset]:
+        """What nft has put into tables of iptables, which iptables does not print."""
+        family = self._family.nft
+        named = [chain for chain in self._sight.base_chains(family) if chain.table in tables]
+        natives = [chain for chain in named if not is_builtin(*chain)]
+        containers = [*listed("sets", family), *listed("maps", family)] if natives else []
+        for name in sorted({chain.table for chain in natives}):
+            table = NftTable(family, name, self._sight, partial(listed, "chain", family, name))
+            chains = [entry for chain in natives if chain.table == name for entry in table.read_chain(chain.name)]
+            for kind, item in (pair for entry in [*containers, *chains] for pair in entry.items()):
+                if item.get("table") == name:
+                    table.add(kind, item)
+            yield table
 
     def _legacy_tables(self) -> set[str]:
         family = "ip" if self._family is Family.V4 else "ip6"
@@ -73,6 +88,12 @@ class RuleReader:
             if error.returncode != ABSENT:
                 raise
             return []
+
+
+def listed(*words: str) -> Sequence[Entry]:
+    """As nft lists them, without elements."""
+    entries: Sequence[Entry] = msgspec.json.decode(output(["nft", "--json", "--terse", "list", *words]))["nftables"]
+    return entries
 
 
 class LegacyTables:

@@ -34,6 +34,18 @@ ListChain = Callable[[str, str], Sequence[str]]
 """Table and chain to the lines of `iptables -S`; empty: there is no such chain."""
 
 
+def is_builtin(table: str, chain: str, hook: str, priority: int) -> bool:
+    """Whether a base chain of nftables, in a table with a name of iptables, is one that iptables itself has there.
+
+    In the same table nft may keep others, and iptables passes over them without a word.
+    """
+    return chain == hook.upper() and table in CHAINS.get(hook, ()) and priority == priority_at(table, hook)
+
+
+def priority_at(table: str, hook: str) -> int:
+    return SRCNAT if table == "nat" and hook in ("input", "postrouting") else PRIORITIES[table]
+
+
 class Option(NamedTuple):
     name: str
     value: str
@@ -98,7 +110,7 @@ class IptablesRules:
     def base_chains(self, hook: str) -> Iterator[BaseChain]:
         for table in CHAINS[hook]:
             if table in self._tables:
-                priority = SRCNAT if table == "nat" and hook in ("input", "postrouting") else PRIORITIES[table]
+                priority = priority_at(table, hook)
                 place = f"{self._name} {table} {hook.upper()}"
                 yield BaseChain(priority, priority, table == "nat", place, self._runner(table, hook.upper()))
 

@@ -4,7 +4,7 @@ Elements of sets and maps are asked for one by one: a listing of all of them tak
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from controlloop.nft.listing import type_text
@@ -23,19 +23,27 @@ from netctl.explain.walk import (
     Verdict,
     scaled,
 )
+from netctl.explain.walk_iptables import is_builtin
 
 OUR_DIGEST = re.compile(r" #[0-9a-f]{8}$")
 NAT_PRIORITY = {"prerouting": -100, "output": -100, "input": 100, "postrouting": 100}
 """From where all chains of type nat at a hook are called, in the order of their own priorities (nf_nat_core.c)."""
 
 
-class NftTable:
-    """One table of the listing."""
+Entry = Mapping[str, Any]
+"""One object of a listing, by its kind."""
+ReadChain = Callable[[str], Iterable[Entry]]
 
-    def __init__(self, family: str, name: str, sight: Sight) -> None:
+
+class NftTable:
+    """One table, listed at once or chain by chain."""
+
+    def __init__(self, family: str, name: str, sight: Sight, read_chain: ReadChain = lambda _: ()) -> None:
+        """`read_chain` gives the rules of a chain that was not added; none where all were."""
         self.name = f"{family} {name}"
         self.is_ours = name.startswith(OURS)
         self._sight = sight
+        self.read_chain = read_chain
         self._types: dict[str, str] = {}
         self._bases: list[Mapping[str, Any]] = []
         self._rules: dict[str, list[Mapping[str, Any]]] = {}
@@ -51,6 +59,11 @@ class NftTable:
                     self._bases.append(item)
             case "rule":
                 self._rules.setdefault(item["chain"], []).append(item)
+
+    def _rules_of(self, chain: str) -> list[Mapping[str, Any]]:
+        if chain not in self._rules:
+            self._rules[chain] = [entry["rule"] for entry in self.read_chain(chain) if "rule" in entry]
+        return self._rules[chain]
 
     def base_chains(self, hook: str) -> Iterator[BaseChain]:
         for base in self._bases:
@@ -76,7 +89,7 @@ class NftTable:
     def _chain(self, name: str, packet: Packet, notes: Notes) -> Iterator[Branch]:
         """The ends of all branches; those without a verdict go on behind the chain."""
         waiting = [Branch(1.0, packet)]
-        for rule in self._rules.get(name, ()):
+        for rule in self._rules_of(name):
             going_on: list[Branch] = []
             for branch in waiting:
                 for ended, each in self._after(rule, branch, notes):
@@ -141,7 +154,16 @@ class NftTable:
         return f"rule {rule.get('handle', '?')} of {self._place(rule)}"
 
 
-def nft_tables(entries: list[Mapping[str, Any]], families: frozenset[str], sight: Sight) -> list[NftTable]:
+def beside_iptables(entries: Iterable[Entry], tables: Collection[str]) -> Iterator[Entry]:
+    """The listing without those base chains of `tables` that iptables has in them, and whose rules it prints."""
+    for entry in entries:
+        chain = entry.get("chain", {})
+        is_shown = "hook" in chain and chain["family"] != "inet" and chain["table"] in tables
+        if not (is_shown and is_builtin(chain["table"], chain["name"], chain["hook"], chain["prio"])):
+            yield entry
+
+
+def nft_tables(entries: Iterable[Entry], families: frozenset[str], sight: Sight) -> list[NftTable]:
     """The tables of these families in a decoded listing."""
     tables: dict[tuple[str, str], NftTable] = {}
     for entry in entries:

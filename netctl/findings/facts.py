@@ -5,7 +5,8 @@ the process. Needs root, as nft and iptables do.
 """
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from netctl.findings.host_facts import (
     frontends_in_maps,
     frontends_in_rules,
     is_of_iptables,
+    native_part,
     read_counters,
     read_settings,
     read_sockets,
@@ -53,7 +55,8 @@ CHAINS = ("nft", "-j", "list", "chains")
 MAPS = tuple(("nft", "-j", "list", "map", family, "netproxy", name) for family in ("ip", "ip6") for name in MAP_NAMES)
 VERSIONS = (("nft", "--version"), ("iptables", "--version"), ("ip", "-V"), ("ss", "-V"))
 """How to ask whether a program is there."""
-INCOMPATIBLE = "is incompatible, use 'nft' tool"
+NATIVE = re.compile(r"# Table `(\w+)' (?:is incompatible|contains incompatible base-chains), use 'nft' tool")
+"""What iptables-nft-save says of a table into which nft put what iptables cannot say: of all of it, or of a chain."""
 
 ASIDE = ("unshare", "--net")
 """In a network namespace that goes with the program."""
@@ -171,19 +174,22 @@ def read_iptables(reader: Reader) -> dict[str, list[str]]:
 
 def read_tables(reader: Reader, iptables: dict[str, list[str]]) -> list[Table]:
     named = foreign_tables(reader.document(*CHAINS))
-    spoiled = {(family, name) for family, name in incompatible(iptables) if is_of_iptables(family, name)}
-    return [
-        read_table(family, name, reader.document("nft", "-j", "-t", "list", "table", family, name))
-        for family, name in sorted({*named, *spoiled})
-    ]
+    found = sorted({*named, *with_native_rules(iptables)})
+    return [read_foreign(reader, *table, iptables) for table in found]
 
 
-def incompatible(iptables: dict[str, list[str]]) -> Iterator[tuple[str, str]]:
+def read_foreign(reader: Reader, family: str, name: str, iptables: Mapping[str, Sequence[str]]) -> Table:
+    table = read_table(family, name, reader.document("nft", "-j", "-t", "list", "table", family, name))
+    program = "ip6tables-nft" if family == "ip6" else "iptables-nft"
+    is_shown = is_of_iptables(family, name) and f"*{name}" in iptables.get(program, ())
+    return native_part(table) if is_shown else table
+
+
+def with_native_rules(iptables: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
     """Tables with the names of iptables into which nft put what iptables cannot say."""
     for program, lines in iptables.items():
-        for line in lines:
-            if INCOMPATIBLE in line:
-                yield "ip6" if program.startswith("ip6") else "ip", line.partition("`")[2].partition("'")[0]
+        for said in filter(None, map(NATIVE.match, lines)):
+            yield "ip6" if program.startswith("ip6") else "ip", said[1]
 
 
 def read_frontends(node: Node, iptables: dict[str, list[str]]) -> list[Frontend]:

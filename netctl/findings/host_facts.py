@@ -1,15 +1,19 @@
 """What a host is made of, as the judges see it: values, and how they are read out of what programs print. Pure."""
 
+import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
+
+from netctl.explain.walk_iptables import is_builtin
 
 Json = Mapping[str, Any]
 
 OURS = re.compile(r"netproxy|netagent[0-9]*")
 IPTABLES_TABLES = frozenset({"filter", "nat", "mangle", "raw", "security"})
 """Tables that iptables-nft keeps in families ip and ip6; iptables-nft-save shows them."""
+TARGET = re.compile(r'"target": "([^"]+)"')
 RULE = re.compile(r"-A (\S+) ")
 TO_ADDRESS = re.compile(r"(?<!! )-d (\S+?)(?:/(?:32|128))? ")
 TO_PORT = re.compile(r"-p (\w+) .*--dport (\d+) ")
@@ -123,6 +127,36 @@ def read_table(family: str, name: str, listing: Json) -> Table:
     items = listing.get("nftables", ())
     chains = [item["chain"] for item in items if "chain" in item]
     return Table(family, name, chains, [item["rule"] for item in items if "rule" in item])
+
+
+def native_part(table: Table) -> Table:
+    """Of a table that iptables shows: its other base chains, and the rules that these lead to."""
+    bases = [each for each in table.chains if "hook" in each and not is_builtin_chain(each)]
+    jumps = [(rule["chain"], targets(rule)) for rule in table.rules]
+    reached = reachable([each["name"] for each in bases], jumps)
+    return replace(table, chains=bases, rules=[rule for rule in table.rules if rule["chain"] in reached])
+
+
+def is_builtin_chain(chain: Json) -> bool:
+    return is_builtin(chain["table"], chain["name"], chain["hook"], int(chain["prio"]))
+
+
+def reachable(starts: Iterable[str], jumps: Sequence[tuple[str, Collection[str]]]) -> set[str]:
+    """Chains that are come to from some; `jumps` are those of each rule, by its chain."""
+    leads_to: dict[str, set[str]] = {}
+    for chain, found in jumps:
+        leads_to.setdefault(chain, set()).update(found)
+    seen, due = set(starts), list(starts)
+    while due:
+        found = leads_to.get(due.pop(), set()) - seen
+        seen |= found
+        due += found
+    return seen
+
+
+def targets(rule: Json) -> list[str]:
+    """Chains that it may go on in, also those in a verdict map that stands in the rule."""
+    return TARGET.findall(json.dumps(rule["expr"]))
 
 
 def frontends_in_maps(listings: Iterable[Json]) -> Iterator[Frontend]:

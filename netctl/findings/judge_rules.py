@@ -12,7 +12,7 @@ from itertools import chain, pairwise
 from typing import NamedTuple
 
 from netctl.findings.finding import Finding
-from netctl.findings.host_facts import Frontend, HostFacts, Json, Table, vxlan
+from netctl.findings.host_facts import Frontend, HostFacts, Json, Table, reachable, targets, vxlan
 
 OUR_PRIORITY = -100
 """NF_IP_PRI_NAT_DST: where Services are translated."""
@@ -20,7 +20,6 @@ TRANSLATIONS = ("dnat", "redirect")
 NARROWING = ("-p", "-i", "-o", "-m")
 """Options of iptables that let only some of the overlay's or the pods' packets pass, or none."""
 JUMP = re.compile(r" -[jg] (\S+)")
-TARGET = re.compile(r'"target": "([^"]+)"')
 KNOWN_TABLES = {"firewalld": "NN310", "kube-proxy": "NN212"}
 
 
@@ -106,21 +105,8 @@ class RuleView(NamedTuple):
 
 def leads_out(start: str, rules: Sequence[RuleView]) -> bool:
     """Whether some rule passes in this chain, or in one that it leads to."""
-    seen, due = {start}, [start]
-    while due:
-        chain = due.pop()
-        here = [rule for rule in rules if rule.chain == chain]
-        if any(rule.passes for rule in here):
-            return True
-        found = {target for rule in here for target in rule.targets} - seen
-        seen |= found
-        due += found
-    return False
-
-
-def targets(rule: Json) -> list[str]:
-    """Also those in a verdict map that stands in the rule."""
-    return TARGET.findall(json.dumps(rule["expr"]))
+    reached = reachable([start], [(rule.chain, rule.targets) for rule in rules])
+    return any(rule.passes and rule.chain in reached for rule in rules)
 
 
 def appended(lines: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ from controlloop.family import Family
 from netctl.explain.kernel import KernelSight
 from netctl.explain.recorded import RecordedRules, RecordedSight
 from netctl.explain.rules import RuleReader
-from netctl.explain.walk import Notes, Packet, Place, Unsure
+from netctl.explain.walk import Notes, Packet, Place, Unsure, Verdict
 from netctl.explain.walk_hooks import Journey
 from netctl.node import LiveNode
 
@@ -198,9 +198,54 @@ def test_rules_of_all_programs(wired):
             *(("10.4.0.1", "8.8.8.8", 53), ("10.7.0.1", "8.8.8.8", 81), ("10.7.0.1", "10.0.0.1", 22)),
         ]:
             packet = Packet(ip_address(source), Place(ip_address(to), port), "tcp", came_in="eth0")
-            told = []
-            for sight, reader in zip((live, recorded), readers, strict=True):
-                notes = Notes()
-                told.append((Journey(list(reader.rulesets()), sight, notes).travel(packet), notes))
+            told = [walked(sight, reader, packet) for sight, reader in zip((live, recorded), readers, strict=True)]
             assert told[0] == told[1]
             assert len(told[0][0]) == 1
+
+
+def walked(sight, reader, packet):
+    notes = Notes()
+    return Journey(list(reader.rulesets()), sight, notes).travel(packet), notes
+
+
+NATIVE = """
+table ip filter {
+    set guests { type ipv4_addr; elements = { 10.7.0.1 }; }
+    map doors { type inet_service : verdict; elements = { 83 : goto behind, 84 : accept }; }
+    chain front { type filter hook forward priority 0; tcp dport 80 drop; tcp dport 82 jump behind; goto more; }
+    chain more { tcp dport vmap @doors; }
+    chain behind { ip saddr @guests reject; }
+    chain closed { type filter hook input priority 10; policy drop; tcp dport 22 accept; }
+}
+table ip nat { chain first { type nat hook prerouting priority -110; tcp dport 85 dnat to 10.0.0.9:22; }; }
+"""
+INTO_NATIVE = {
+    ("8.8.8.8", 80): Verdict.DROP,
+    ("8.8.8.8", 81): Verdict.ACCEPT,
+    ("8.8.8.8", 82): Verdict.REJECT,
+    ("8.8.8.8", 83): Verdict.REJECT,
+    ("8.8.8.8", 84): Verdict.ACCEPT,
+    ("10.0.0.1", 22): Verdict.ACCEPT,
+    ("10.0.0.1", 23): Verdict.DROP,
+    ("8.8.8.8", 85): Verdict.ACCEPT,
+}
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["beside-iptables", "alone"])
+def test_native_chains_in_tables_named_like_those_of_iptables(wired, shared):
+    """iptables does not tell of them, and prints its own as if they were all."""
+    if shared:
+        for line in RULES.strip().splitlines():
+            subprocess.run(line.split(), check=True)
+    subprocess.run(["nft", "-f", "-"], input=NATIVE, text=True, check=True)
+    live, recorded = sights(Family.V4)
+    readers = RuleReader(Family.V4, live), RecordedRules(Family.V4, recorded, LiveNode(Path("/nonexistent")))
+    with closing(live):
+        for (to, port), verdict in INTO_NATIVE.items():
+            packet = Packet(ip_address("10.7.0.1"), Place(ip_address(to), port), "tcp", came_in="eth0")
+            (ends, notes), theirs = (
+                walked(sight, reader, packet) for sight, reader in zip((live, recorded), readers, strict=True)
+            )
+            assert (ends, notes) == theirs
+            assert [each.verdict for each in ends] == [verdict], (to, port)
+            assert notes.warnings == {}

@@ -46,6 +46,7 @@ def explained(cluster, *arguments):
     return code, json.loads(output)
 
 
+@pytest.mark.kube_proxy("gap 5.5-1", "gap 5.7-4")
 @pytest.mark.parametrize("source", ["pod-1-1", "pod-1-2", "-", "client"])
 def test_a_service_by_name(lab, source):
     code, document = explained(lab, source, "default/web:main")
@@ -72,6 +73,7 @@ def test_refused(lab):
     assert document["service"] == "default/idle:main"
 
 
+@pytest.mark.kube_proxy("extra-8")
 @pytest.mark.parametrize("arguments", [["pod-1-2", f"{WEB}:80"], ["-", f"{WEB}:80"], ["pod-1-2", f"{IDLE}:80"]])
 def test_verified_by_a_packet(lab, arguments):
     _, document = explained(lab, *arguments, "--verify")
@@ -93,6 +95,33 @@ def test_a_foreign_rule_that_drops_is_named(lab):
         node.run(["nft", "delete", "table", "inet", "fw"])
     assert (code, document["verdict"], document["reason"]["code"]) == (1, "drop", "foreign-rule")
     assert "inet fw early" in document["reason"]["text"]
+
+
+HIDDEN = """
+table ip filter {
+    chain forward { type filter hook output priority 0; tcp dport 8080 drop; }
+}
+"""
+
+
+def test_a_native_chain_in_the_table_of_iptables_is_seen(lab, tmp_path):
+    """`iptables -S OUTPUT` goes on to say that the policy is ACCEPT, and that there is no rule."""
+    node, bundle = lab.host("node-1"), str(tmp_path / "bundle.tar.zst")
+    node.run(["iptables-nft", "-A", "OUTPUT", "-p", "icmp", "-j", "ACCEPT"])
+    node.run(["nft", "-f", "-"], stdin=HIDDEN)
+    try:
+        code, document = explained(lab, "-", f"{WEB}:80", "--verify")
+        assert netctl(lab, "bundle", bundle)[0] == 0
+        findings = netctl(lab, "check", "host")[1]
+    finally:
+        node.run(["nft", "delete", "chain", "ip", "filter", "forward"])
+        node.run(["iptables-nft", "-D", "OUTPUT", "-p", "icmp", "-j", "ACCEPT"])
+    assert (code, document["verdict"], document["reason"]["code"]) == (1, "drop", "foreign-rule")
+    assert "ip filter forward" in document["reason"]["text"]
+    assert document["verified"]["agrees"]
+    then, recorded = explained(lab, "-", f"{WEB}:80", "--from", bundle)
+    assert (then, recorded["verdict"], recorded["reason"]) == (1, "drop", document["reason"])
+    assert "NN313" not in findings
 
 
 def test_with_the_daemon_down_the_kernel_still_answers(lab):

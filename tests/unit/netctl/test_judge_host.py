@@ -7,8 +7,19 @@ from pathlib import Path
 import pytest
 from captured_node import FIREWALL, HEALTHY, IPTABLES, LINKS, SYSCTLS
 
-from netctl.findings.host_facts import Frontend, Socket, foreign_tables, frontends_in_rules, read_settings, read_table
+from netctl.findings.facts import with_native_rules
+from netctl.findings.host_facts import (
+    Frontend,
+    HostFacts,
+    Socket,
+    foreign_tables,
+    frontends_in_rules,
+    native_part,
+    read_settings,
+    read_table,
+)
 from netctl.findings.judge_host import judge_host
+from netctl.findings.judge_rules import judge_rules
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "five_services.iptables"
 
@@ -213,6 +224,30 @@ def test_tables_of_ours_and_of_iptables_are_not_foreign():
     chains = [chain("ip", "netproxy", **hooked), chain("ip", "netagent2", **hooked), chain("ip6", "nat", **hooked)]
     chains += [chain("inet", "filter", **hooked), chain("ip", "idle"), chain("ip", "other", **hooked)]
     assert foreign_tables({"nftables": chains}) == [("inet", "filter"), ("ip", "other")]
+
+
+def test_of_a_table_of_iptables_only_what_it_does_not_show_is_foreign():
+    said = "# Table `filter' contains incompatible base-chains, use 'nft' tool to list them."
+    spoiled = "# Table `nat' is incompatible, use 'nft' tool."
+    assert list(with_native_rules({"iptables-nft": [said], "ip6tables-nft": [spoiled, "*filter"]})) == [
+        ("ip", "filter"),
+        ("ip6", "nat"),
+    ]
+
+    def chain(name, **base):
+        return {"chain": {"family": "ip", "table": "filter", "name": name, **base}}
+
+    def rule(name, *expr):
+        return {"rule": {"family": "ip", "table": "filter", "chain": name, "expr": list(expr)}}
+
+    hooked = {"hook": "forward", "prio": 0, "policy": "drop"}
+    entries = [chain("FORWARD", **hooked), chain("forward", **hooked), chain("mine"), chain("theirs")]
+    entries += [rule("FORWARD", {"jump": {"target": "theirs"}}), rule("forward", {"jump": {"target": "mine"}})]
+    entries += [rule("theirs", {"accept": None}), rule("mine", {"counter": None})]
+    table = native_part(read_table("ip", "filter", {"nftables": entries}))
+    assert [each["name"] for each in table.chains] == ["forward"]
+    assert [each["chain"] for each in table.rules] == ["forward", "mine"]
+    assert [each.code for each in judge_rules(HostFacts(tables=[table]))] == ["NN313"]
 
 
 def test_settings_of_systemd_are_read_by_section_and_the_last_one_counts():
