@@ -108,6 +108,13 @@ def test_a_fault_of_our_own_is_one_line_too():
     )
 
 
+@pytest.mark.parametrize("words", [["commands"], ["commands", "-o", "json"], ["help", "codes"], ["--help"]])
+def test_an_answer_that_cannot_be_written_is_one_line_too(words):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([NETCTL, *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (74, "netctl: standard output: No space left on device\n")
+
+
 @pytest.mark.parametrize("command", [each for each in ALL if any("--output" in one.flags for one in each.options)])
 def test_a_form_that_is_none_is_one_line_that_names_it(command, capsys):
     given = ["x"] * sum(one.required for one in command.arguments) + ["-f", "x"] * (command.words[-1] == "plan")

@@ -125,6 +125,22 @@ def test_a_lab_that_cannot_be_is_refused_by_flag_and_value(flag, value):
     refused(lab("up", flag, value), flag, value)
 
 
+@pytest.mark.parametrize(
+    "words", [["up"], ["down"], ["status"], ["graph"], ["break", "link"], ["heal"], ["exec", "node-1"]], ids=" ".join
+)
+def test_an_ordinary_user_is_refused(cluster, words):
+    """Also of a lab that is there; its processes go on."""
+    as_user = ["setpriv", "--reuid=65534", "--clear-groups", NETCTL, "lab", words[0], "--name", NAME, *words[1:]]
+    refused(subprocess.run(as_user, capture_output=True, text=True, check=False), "needs root")
+    assert cluster.is_running("node-1", "netagent")
+
+
+def test_an_ordinary_user_is_told_whom_a_daemon_answers(cluster):
+    done = on_node("node-1", "setpriv", "--reuid=65534", "--clear-groups", NETCTL, "leases")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "Permission denied (it answers root and group nodenet)" in done.stderr
+
+
 def test_down_takes_this_lab_and_no_other_that_begins_like_it():
     name, longer = f"pre-{os.getpid()}", f"pre-{os.getpid()}-etcd"
     try:

@@ -96,6 +96,13 @@ def test_a_daemon_that_waits_is_a_finding_with_what_it_waits_for(tmp_path):
     assert "waits for network configuration\n" in found.render()
 
 
+def test_what_a_daemon_waits_for_does_not_leave_the_screen(tmp_path):
+    waiting = {**NETAGENT, "ready": False, "waiting_for": "2 objects that somebody keeps undoing, and the registry"}
+    lines = status_of(tmp_path, netagent=waiting, netproxy=NETPROXY).render().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "waits for 2 objects that somebody keeps undoing, and the registry" in " ".join("\n".join(lines).split())
+
+
 def test_each_skipped_object_is_a_finding(tmp_path):
     found = status_of(
         tmp_path,
