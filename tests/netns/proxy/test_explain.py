@@ -150,6 +150,7 @@ def random_flow(random, family):
     return Call(caller, ADDRESSES[target][family], number, protocol)
 
 
+@pytest.mark.kube_proxy("extra-8", "gap 5.7-4")
 @pytest.mark.parametrize("number", range(ROUNDS))
 def test_what_happens_was_explained(rig, number):
     random = Random(f"{SEED} {number}")
@@ -183,6 +184,7 @@ def chi_square(counts, shares):
 WEIGHTS = {"pod-1-1": 3, "pod-1-2": 2, "pod-2-1": 5}
 
 
+@pytest.mark.kube_proxy("extra-8")
 @pytest.mark.parametrize("balance", ["random", "round-robin", "weighted"])
 def test_shares_are_as_explained(rig, balance):
     weights = ",".join(f"{ADDRESSES[pod][Family.V4]}={weight}" for pod, weight in WEIGHTS.items())

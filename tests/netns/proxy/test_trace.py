@@ -62,6 +62,7 @@ def host_at(address):
 # -- as it was, and as it was predicted -------------------------------------------------------------------------------
 
 
+@pytest.mark.kube_proxy("gap 5.5-1")
 @both_families
 @pytest.mark.parametrize("caller", ["pod-1-1", "pod-1-3", "node-1", "client"])
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
@@ -77,6 +78,7 @@ def test_it_says_where_packets_landed(rig, family, caller, protocol):
         assert item["service"] == predicted["service"]
 
 
+@pytest.mark.kube_proxy("extra-8")
 @both_families
 @pytest.mark.parametrize("caller", ["pod-1-1", "node-1", "client"])
 def test_the_steps_are_those_of_the_explanation(rig, family, caller):
