@@ -10,11 +10,11 @@ from random import Random
 import pytest
 
 from controlloop.family import Family
+from netctl.explain.command import travelled
 from netctl.explain.kernel import KernelSight
 from netctl.explain.recorded import RecordedRules, RecordedSight
 from netctl.explain.rules import RuleReader
-from netctl.explain.walk import Notes, Packet, Place, Unsure, Verdict
-from netctl.explain.walk_hooks import Journey
+from netctl.explain.walk import Packet, Place, Unsure, Verdict
 from netctl.node import LiveNode
 
 SEED = int(os.environ.get("SIGHT_SEED", "1"))
@@ -204,8 +204,32 @@ def test_rules_of_all_programs(wired):
 
 
 def walked(sight, reader, packet):
-    notes = Notes()
-    return Journey(list(reader.rulesets()), sight, notes).travel(packet), notes
+    return travelled(packet, sight, reader)
+
+
+UNSHOWN = """
+insert rule ip filter FORWARD tcp dport { 81, 90-99 } drop
+add rule ip filter FORWARD ip saddr 10.8.0.1 numgen random mod 2 0 drop
+"""
+
+
+def test_a_chain_that_iptables_cannot_show(wired):
+    """`iptables-nft -S FORWARD` refuses, and says with the same exit status that there is no such chain."""
+    subprocess.run(["iptables-nft", "-A", "FORWARD", "-s", "10.7.0.0/16", "-j", "REJECT"], check=True)
+    subprocess.run(["nft", "-f", "-"], input=UNSHOWN, text=True, check=True)
+    live, recorded = sights(Family.V4)
+    readers = RuleReader(Family.V4, live), RecordedRules(Family.V4, recorded, LiveNode(Path("/nonexistent")))
+    with closing(live):
+        for port, verdict in {81: Verdict.DROP, 95: Verdict.DROP}.items():
+            packet = Packet(ip_address("10.7.0.1"), Place(ip_address("8.8.8.8"), port), "tcp", came_in="eth0")
+            mine, theirs = (walked(*each, packet) for each in zip((live, recorded), readers, strict=True))
+            assert mine == theirs
+            assert [end.verdict for end in mine[0]] == [verdict]
+        packet = Packet(ip_address("10.8.0.1"), Place(ip_address("8.8.8.8"), 80), "tcp", came_in="eth0")
+        assert {end.verdict: end.share for end in walked(live, readers[0], packet)[0]} == {
+            Verdict.DROP: 0.5,
+            Verdict.ACCEPT: 0.5,
+        }
 
 
 NATIVE = """

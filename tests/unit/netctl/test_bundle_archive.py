@@ -211,7 +211,10 @@ def test_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"hello", bytes(range(256)) * 16, gzip.compress(b""), gzip.compress(b"hello" * 999)]
+    "content",
+    [b"", b"hello", bytes(range(256)) * 16, gzip.compress(b""), gzip.compress(b"hello" * 999)],
+    # A gzip's header holds the time.
+    ids=["empty", "text", "bytes", "gzip of nothing", "gzip of text"],
 )
 def test_no_bundle(tmp_path, content):
     (tmp_path / "c").write_bytes(content)
