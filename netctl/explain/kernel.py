@@ -74,6 +74,7 @@ RTM_F_FIB_MATCH = 0x2000
 ROUTES = {1: "unicast", 2: "local", 3: "broadcast", 5: "multicast", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
 REFUSALS = {errno.EINVAL: "blackhole", errno.EACCES: "prohibit", errno.EHOSTUNREACH: "unreachable"}
 """What a lookup fails with (net/ipv4/fib_semantics.c, fib_props); everything else is no route."""
+SETTINGS = Path("/proc/sys/net/ipv4/conf")
 RECENT = Path("/proc/thread-self/net/xt_recent")
 
 
@@ -110,7 +111,11 @@ class KernelSight:
             request += index_attribute(RTA_IIF, self._routes.index_of(came_in))
         if mark:
             request += index_attribute(RTA_MARK, mark)
-        return self._answer(request)
+        found = self._answer(request)
+        # To the lookup of IPv4 this is an unreachable route, too; that of IPv6 does not ask.
+        may_be = found.kind == "unreachable" and came_in and self._family is Family.V4
+        is_forbidden = may_be and not forwards(came_in)
+        return RouteAnswer("no-forwarding") if is_forbidden else found
 
     def matched(self, to: IPAddress) -> RouteAnswer:
         """The route itself that leads to an address, with its prefix."""
@@ -215,6 +220,11 @@ class KernelSight:
         except OSError:
             return None
         return any(ip_address(line.split()[0].removeprefix("src=")) == address for line in lines)
+
+
+def forwards(device: str) -> bool:
+    """Whether what comes in there may go on, over IPv4."""
+    return (SETTINGS / device / "forwarding").read_text().strip() != "0"
 
 
 def name_of(index: int) -> str:

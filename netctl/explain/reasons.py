@@ -29,6 +29,8 @@ UNALLOCATED = Reason("unallocated-address", "no Service has this address")
 def reason(outcome: Outcome, steps: Iterable[Step]) -> Reason:
     """Why it does not arrive."""
     if outcome.route is not None:
+        if outcome.route.kind == "no-forwarding":
+            return Reason("no-forwarding", outcome.why)
         return Reason("loopback" if outcome.packet.source.is_loopback else "no-route", outcome.why)
     taken = list(steps)
     last = next((step for step in reversed(taken) if step.does.split(", ")[-1] == outcome.verdict.value), None)

@@ -158,7 +158,7 @@ class RecordedRoutes:
         """What comes from outside and may not go on, or not from there."""
         is_for_us = found is not None and found.kind in ("local", "broadcast")
         if not is_for_us and not self.settings.get("forwarding", {}).get(asked.came_in, 0):
-            return "unreachable"
+            return "no-forwarding"
         if found is None or found.kind in FAILING:
             return ""
         if asked.source is None:

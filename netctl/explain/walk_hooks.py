@@ -17,6 +17,8 @@ NO_WAY = {
     "unreachable": (Verdict.REJECT, "an unreachable route leads there"),
     "prohibit": (Verdict.REJECT, "a prohibit route leads there"),
     "blackhole": (Verdict.DROP, "a blackhole route leads there"),
+    # ip_error() of the kernel: without ICMP.
+    "no-forwarding": (Verdict.DROP, "this node does not forward what comes in there (see net.ipv4.conf.*.forwarding)"),
 }
 ONLY_INSIDE = "no answer is taken for ::1 from another interface than lo"
 

@@ -127,7 +127,7 @@ def lost(journey: Journey, route: RouteAnswer, forbidden_by: str, known: Path) -
         )
     if forbidden_by:
         text = f"{packet.came_in} forwards nothing ({forbidden_by})"
-        return ended(known, "routes", Verdict.REJECT, Reason("no-forwarding", text))
+        return ended(known, "routes", Verdict.DROP, Reason("no-forwarding", text))
     if route.kind in NO_WAY:
         verdict, why = NO_WAY[route.kind]
         return ended(known, "routes", verdict, Reason("no-route", f"{packet.to.address}: {why}"))

@@ -188,7 +188,7 @@ def test_a_node_that_does_not_forward(rig):
     setting = "net.ipv4.conf.cni0.forwarding"
     with done(rig, f"sysctl -qw {setting}=0", f"sysctl -qw {setting}=1"):
         item = traced(rig)
-    assert (item["verdict"], item["reason"]["code"]) == ("reject", "no-forwarding")
+    assert (item["verdict"], item["reason"]["code"]) == ("drop", "no-forwarding")
     assert f"{setting}=0" in item["reason"]["text"]
 
 
