@@ -19,8 +19,8 @@ from netctl.explain.explanation import WIDTH, Explanation
 from netctl.explain.flow_words import THIS_NODE, Target, read_target
 from netctl.explain.kernel import KernelSight
 from netctl.explain.rules import RuleReader
-from netctl.explain.walk import Notes, Packet, Place
-from netctl.explain.walk_hooks import Journey
+from netctl.explain.walk import Notes, NotOfIptablesError, Packet, Place
+from netctl.explain.walk_hooks import Journey, Outcome
 from netctl.explain.walk_overlay import hop
 from netctl.node import PROXY, Node
 from netctl.output import render_document
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 Eyes: TypeAlias = "KernelSight | RecordedSight"
 UNSPECIFIED: Mapping[Family, IPAddress] = {Family.V4: IPv4Address(0), Family.V6: IPv6Address(0)}
+NOBODY = frozenset({*UNSPECIFIED.values(), IPv4Address("255.255.255.255")})
 ENDLESS = 10_000
 """Columns, for a script that looks for words."""
 ALLOCATIONS = ("/run/cni/networks/*/*", "/var/lib/cni/networks/*/*")
@@ -83,15 +84,34 @@ def explained(source: str, target: Target, node: Node) -> Explanation:
     family = Family.of(place.address)
     if caller is not None and Family.of(caller) is not family:
         raise OperatorError(f"explain: {caller} and {place.address} are of two families; want both of one")
+    refuse_unless_of_hosts(caller, place.address)
     sight, rules = eyes(family, node)
     with closing(sight):
         packet = first_packet(sight, caller, place, protocol)
-        notes = Notes()
-        outcomes = Journey(list(rules.rulesets()), sight, notes).travel(packet)
+        outcomes, notes = travelled(packet, sight, rules)
         live, found = (True, frontend) if frontend else owner(sight, packet, node)
         peers = listed_peers(node)
         hops = {each: hop(each.packet.to.address, each.route, sight, peers) for each in outcomes}
     return Explanation(packet, outcomes, notes, hops, found, live)
+
+
+def travelled(packet: Packet, sight: Eyes, rules: "RuleReader | RecordedRules") -> tuple[list[Outcome], Notes]:
+    """Once more from the start where it comes to a chain that iptables cannot show."""
+    while True:
+        notes = Notes()
+        try:
+            return Journey(list(rules.rulesets()), sight, notes).travel(packet), notes
+        except NotOfIptablesError:
+            continue
+
+
+def refuse_unless_of_hosts(caller: IPAddress | None, to: IPAddress) -> None:
+    """Of connections, whose ends are one host each."""
+    for end, address in (("source", caller), ("destination", to)):
+        if address is not None and address.is_multicast:
+            raise OperatorError(f"explain: {end} {address} is of a multicast group; want the address of one host")
+    if caller in NOBODY:
+        raise OperatorError(f"explain: no connection has the source {caller}; want an address, or - for this node")
 
 
 def eyes(family: Family, node: Node) -> "tuple[Eyes, RuleReader | RecordedRules]":
@@ -132,7 +152,7 @@ def address_of(name: str, node: Node) -> IPAddress:
         return CLIENT_ADDRESS
     for path, text in (file for pattern in ALLOCATIONS for file in node.texts(pattern).items()):
         container = text.partition("\n")[0].strip()
-        if container and container.startswith(name):
+        if name and container.startswith(name):
             with suppress(ValueError):
                 return ip_address(PurePath(path).name)
     raise OperatorError(

@@ -15,6 +15,7 @@ from netctl.output import API_VERSION
 
 WIDTH = 80
 DIGITS = 6
+NO_SERVICE = "none has this address, port and protocol"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +147,8 @@ class Explanation:
             yield titled("lost" if self.verdict in ("dnat", "pass") else self.verdict, self.reason.text)
         if not self.live:
             yield titled("live", "no: netproxy does not answer; this is what the kernel has")
-        elif self.verdict == "pass" and not self.service:
-            yield titled("service", "none has this address, port and protocol")
+        elif self.verdict == "pass":
+            yield titled("service", f"{self._of()}, but no rule here translates it" if self.service else NO_SERVICE)
         if self.masquerade or self.verdict == "dnat":
             yield titled("masquerade", self._masquerade_text())
         yield from (titled("warning", warning) for warning in self.warnings)
@@ -162,10 +163,10 @@ class Explanation:
         return f"{packet.source} -> {packet.to}/{packet.protocol}: {self.verdict}{self._owner()}"
 
     def _owner(self) -> str:
-        if not self.service:
-            return ""
-        scope = f", {self.frontend['scope']}" if self.frontend else ""
-        return f" by {self.service}{scope}"
+        return f" by {self._of()}" if self.service and self.verdict != "pass" else ""
+
+    def _of(self) -> str:
+        return f"{self.service}, {self.frontend['scope']}" if self.frontend else str(self.service)
 
     def _masquerade_text(self) -> str:
         masqueraded = {outcome.packet.masqueraded for outcome in self.outcomes}

@@ -8,7 +8,7 @@ from controlloop.errors import OperatorError
 from controlloop.family import IPAddress
 from proxy.frontends import Protocol
 
-THIS_NODE = ("-", "node", "")
+THIS_NODE = ("-", "node")
 PROTOCOLS = tuple(protocol.value for protocol in Protocol)
 ADDRESS = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<v4>[^:/\[\]]+)):(?P<port>[^:/]+)(?:/(?P<protocol>[^/]+))?")
 SERVICE = re.compile(r"(?P<name>[^/:]+/[^/:]+)(?::(?P<port>[^/:]+))?(?:/(?P<protocol>[^/]+))?")

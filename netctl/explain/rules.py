@@ -13,14 +13,16 @@ import msgspec
 from controlloop.command import CommandError
 from controlloop.family import Family
 from netctl.explain.kernel import KernelSight, output
-from netctl.explain.walk import Ruleset
+from netctl.explain.walk import NotOfIptablesError, Ruleset
 from netctl.explain.walk_iptables import PRIORITIES, IptablesRules, is_builtin
 from netctl.explain.walk_nftables import Entry, NftTable, nft_tables
 
 ANY_CHAIN = "OUTPUT"
 """Every table of iptables has it."""
 ABSENT = 1
-"""Exit status for a chain that is not there, and for a table that iptables cannot read."""
+"""Exit status for a chain that is not there, and for one that iptables cannot read."""
+
+NOT_SHOWN = "is incompatible, use 'nft' tool"
 
 
 class RuleReader:
@@ -29,11 +31,13 @@ class RuleReader:
     def __init__(self, family: Family, sight: KernelSight) -> None:
         self._family = family
         self._sight = sight
+        self._native: set[str] = set()
+        """Tables that have names of iptables, and are asked for from nft nevertheless."""
 
     def rulesets(self) -> Iterator[Ruleset]:
-        """All rules that a packet of the family may meet."""
+        """All rules that a packet of the family may meet. NotOfIptablesError, also when chains are read later."""
         own, shared = self._sight.nft_tables(self._family.nft), self._sight.nft_tables("inet")
-        through_nft = {name for name in own & PRIORITIES.keys() if self._list_chain(name, ANY_CHAIN)}
+        through_nft = {name for name in own & PRIORITIES.keys() - self._native if self._list_chain(name, ANY_CHAIN)}
         if through_nft:
             yield self._iptables("nft", through_nft)
             yield from self._beside_iptables(through_nft)
@@ -87,6 +91,9 @@ class RuleReader:
         except CommandError as error:
             if error.returncode != ABSENT:
                 raise
+            if NOT_SHOWN in error.stderr:
+                self._native.add(table)
+                raise NotOfIptablesError(table) from None
             return []
 
 

@@ -29,7 +29,7 @@ T = TypeVar("T")
 NAMESPACES = Path("/run/netns")
 CLONE_NEWNET = 0x40000000
 WAIT_S = 1.0
-REFUSALS = (errno.ECONNREFUSED, errno.ECONNRESET, errno.EPERM)
+REFUSALS = (errno.ECONNREFUSED, errno.ECONNRESET, errno.EPERM, errno.EACCES, errno.ENETUNREACH, errno.EHOSTUNREACH)
 KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 
 
@@ -62,7 +62,9 @@ def judged(explanation: Explanation, sent: Sent, landed: Place | None) -> tuple[
     else:
         wanted = {"reject": "refused", "drop": "silent", "pass": sent.outcome}
         agrees = wanted.get(verdict) == sent.outcome
-    return agrees, f"{'as explained' if agrees else 'NOT as explained'}: {where}"
+    elsewhere = not agrees and landed is None and verdict == "dnat" and explanation.packet.came_in
+    doubt = "; did it come by this node at all?" if elsewhere else ""
+    return agrees, f"{'as explained' if agrees else 'NOT as explained'}: {where}{doubt}"
 
 
 def _send_from(packet: Packet) -> Sent:

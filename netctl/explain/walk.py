@@ -77,7 +77,7 @@ class RouteAnswer(NamedTuple):
     """What the kernel says to `ip route get`."""
 
     kind: str
-    """`unicast`, `local`, `blackhole`, `unreachable`, `prohibit`; `none`: there is no route."""
+    """`unicast`, `local`, `blackhole`, `unreachable`, `prohibit`; `none`: there is no route; `no-forwarding`."""
     device: str = ""
     gateway: IPAddress | None = None
     source: IPAddress | None = None
@@ -120,6 +120,10 @@ class Sight(Protocol):
 
 class Unsure(Exception):  # noqa: N818 - not a fault: a rule that asks what this walk does not know
     """Whether a rule matches cannot be told from here; the text names what it asks."""
+
+
+class NotOfIptablesError(Exception):
+    """Names a table in which iptables cannot show a chain; who reads all rules once more gets it from nft."""
 
 
 class NoMatchError(Exception):

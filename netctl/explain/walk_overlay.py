@@ -64,6 +64,8 @@ class Hop:
 
 def hop(to: IPAddress, route: RouteAnswer | None, sight: PathSight, peers: Sequence[Mapping[str, Any]]) -> Hop:
     """`route` is what was decided for this packet; `peers` as the agent lists them, empty when it does not answer."""
+    if route is not None and route.kind == "broadcast":
+        return Hop("broadcast", route.device, mtu=sight.link(route.device)[1])
     if route is None or route.kind not in ("unicast", "local"):
         return Hop(f"{route.kind} route" if route else "none", problem="no way there")
     if route.kind == "local":

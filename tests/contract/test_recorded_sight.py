@@ -225,11 +225,6 @@ def test_a_chain_that_iptables_cannot_show(wired):
             mine, theirs = (walked(*each, packet) for each in zip((live, recorded), readers, strict=True))
             assert mine == theirs
             assert [end.verdict for end in mine[0]] == [verdict]
-        packet = Packet(ip_address("10.8.0.1"), Place(ip_address("8.8.8.8"), 80), "tcp", came_in="eth0")
-        assert {end.verdict: end.share for end in walked(live, readers[0], packet)[0]} == {
-            Verdict.DROP: 0.5,
-            Verdict.ACCEPT: 0.5,
-        }
 
 
 NATIVE = """
