@@ -1,7 +1,7 @@
 """The table that picks packets, and the sockets on which the kernel tells of them. Only here are rules changed.
 
 The flag `owner`, with which the kernel would take the table away itself, is not used: beside such a table nft 1.0.6
-prints broken JSON (docs/adr/0022).
+prints broken JSON (docs/adr/0023).
 """
 
 import errno
