@@ -21,6 +21,10 @@ WEB, ADDRESS = "service default/web", "10.96.0.10"
 LEASES = "/coreos.com/network/subnets"
 
 
+in_one_mode = pytest.mark.parametrize("cluster", ["nftables"], indirect=True, scope="module")
+"""What does not depend on it."""
+
+
 @pytest.fixture(scope="module", params=["nftables", "iptables"])
 def cluster(request):
     made = bring_up(nodes=2, pods_per_node=1, mode=request.param)
@@ -95,6 +99,7 @@ def test_a_service_and_its_endpoints(cluster, node):
     eventually(lambda: any(each["action"] == "removed" and each["object"] == WEB for each in since.events()))
 
 
+@in_one_mode
 def test_a_service_that_cannot_be_read_is_told_with_the_reason(cluster, node):
     since = Since(node)
     broken = service("broken", "10.96.0.66")
@@ -106,6 +111,7 @@ def test_a_service_that_cannot_be_read_is_told_with_the_reason(cluster, node):
     since.tells("default/broken", "no longer skipped")
 
 
+@in_one_mode
 def test_a_repaired_route_names_who_removed_it(cluster, node):
     since = Since(node)
     route = next(line for line in node.run(["ip", "route"]).splitlines() if "flannel.1" in line).split()[0]
@@ -148,6 +154,7 @@ def test_a_flushed_ruleset_is_one_event_and_not_one_for_each_rule(cluster, node)
     assert len(since.events()) < 15
 
 
+@in_one_mode
 def test_a_peer_that_comes_moves_and_goes(cluster, node):
     key, since = f"{LEASES}/10.244.250.0-24", Since(node)
     lease = {
@@ -177,6 +184,7 @@ def following(node, *arguments):
             process.kill()
 
 
+@in_one_mode
 def test_following_goes_on_behind_a_restart_of_the_daemon(cluster, node):
     serve(cluster, "pod-1-1")
     with following(node, "-o", "json", "default/web") as process:
@@ -198,11 +206,13 @@ def test_following_goes_on_behind_a_restart_of_the_daemon(cluster, node):
     assert "Traceback" not in err
 
 
+@in_one_mode
 def test_a_reader_that_goes_ends_it_without_a_word(node):
     script = f"{NETCTL} events -f | head -1; echo ${{PIPESTATUS[0]}}"
     assert node.run(["bash", "-c", script], timeout_s=20).splitlines()[-1] == "0"
 
 
+@in_one_mode
 def test_a_narrow_terminal_cuts_with_an_ellipsis(node):
     script = f"stty cols 40; {NETCTL} events"
     shown = node.run(["script", "-qec", script, "/dev/null"]).replace("\r", "").splitlines()

@@ -33,6 +33,10 @@ CALLS = 60
 LIMIT = 23.03
 
 
+in_one_variant = pytest.mark.parametrize("proxy", ["nftables"], indirect=True, scope="module")
+"""What does not depend on it."""
+
+
 @pytest.fixture(scope="module", params=VARIANTS)
 def proxy(request):
     made = bring_up_proxy(request.param, name="top")
@@ -162,6 +166,7 @@ def listed_bytes(proxy, where):
     return sum(int(word.removeprefix("bytes=")) for word in listing if word.startswith("bytes="))
 
 
+@in_one_variant
 def test_bytes_of_a_flow_that_ended_before_it_was_seen(proxy):
     """Its end tells them."""
     with watching(proxy) as (take, _):
@@ -188,6 +193,7 @@ def test_a_service_that_comes_changes_or_goes_is_seen(proxy):
         eventually(lambda: take() and row("late") not in watch.usage.targets)
 
 
+@in_one_variant
 def test_what_came_faster_than_it_was_read_is_told_and_not_hidden(proxy):
     with watching(proxy, receive_buffer=1) as (take, watch):
         call(proxy, TURNS, count=2 * CALLS)
@@ -215,6 +221,7 @@ def test_connections_that_others_translate_are_nobodys(proxy):
     assert (sample.unattributed, sample.counts) == (3, {})
 
 
+@in_one_variant
 def test_a_line_of_json_for_each_sample(proxy):
     argv = [NETCTL, "top", "--count", "3", "--interval", "0.5", "-o", "json", "turns"]
     with proxy.node.popen(argv, stdout=subprocess.PIPE, text=True) as running:
@@ -226,6 +233,7 @@ def test_a_line_of_json_for_each_sample(proxy):
     assert sum(each["items"][0]["connections"] for each in rest) == 6
 
 
+@in_one_variant
 def test_once(proxy):
     document = validated(json.loads(proxy.node.run([NETCTL, "top", "--once", "--interval", "0.2", "-o", "json"])))
     assert document["complete"]
@@ -235,6 +243,7 @@ def test_once(proxy):
     assert "ideal 33.3%" in table
 
 
+@in_one_variant
 def test_without_the_right_to_hear_is_refused_in_one_line(proxy):
     argv = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin", NETCTL, "top", "--once"]
     with proxy.node.popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as refused:
@@ -302,6 +311,7 @@ def screen(proxy):
     made.close()
 
 
+@in_one_variant
 def test_the_screen_obeys_keys(proxy, screen):
     screen.shows("default/turns:main", "default/chance:main", "q quit")
     screen.press("n")
@@ -319,6 +329,7 @@ def test_the_screen_obeys_keys(proxy, screen):
     assert screen.ended() == 0
 
 
+@in_one_variant
 def test_the_screen_follows_the_terminals_size(screen):
     screen.shows("BYTES/S")
     for lines, width in ((10, 40), (5, 20), (2, 10), (24, 80)):
@@ -331,12 +342,14 @@ def test_the_screen_follows_the_terminals_size(screen):
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)], ids=str
 )
+@in_one_variant
 def test_the_terminal_is_given_back_whatever_ends_it(screen, number, code):
     screen.shows("default/turns:main")
     screen.process.send_signal(number)
     assert screen.ended() == code
 
 
+@in_one_variant
 def test_a_daemon_that_is_away_is_told(proxy, screen):
     screen.shows("default/turns:main")
     proxy.stop(NODE, "netproxy", signal.SIGTERM)
