@@ -91,7 +91,8 @@ class RuleReader:
         except CommandError as error:
             if error.returncode != ABSENT:
                 raise
-            if NOT_SHOWN in error.stderr:
+            # Of a chain that is in no table iptables says so, too: nothing else comes of asking twice.
+            if NOT_SHOWN in error.stderr and table not in self._native:
                 self._native.add(table)
                 raise NotOfIptablesError(table) from None
             return []
