@@ -52,6 +52,16 @@ OUTPUT = click.option(
     show_default=True,
     help="For people, with more columns, for programs, or names alone.",
 )
+MANIFESTS = click.option(
+    "-f",
+    "--filename",
+    "files",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    required=True,
+    multiple=True,
+    help="A manifest, a folder of them, or - for standard input.",
+)
 FROM = click.option(
     "--from",
     "bundle",

@@ -5,19 +5,10 @@ from pathlib import Path
 
 import click
 
-from netctl.options import etcd_of, on_etcd, with_options
+from netctl.options import MANIFESTS, etcd_of, on_etcd, with_options
 
 STORE = (
-    click.option(
-        "-f",
-        "--filename",
-        "files",
-        metavar="FILE",
-        type=click.Path(path_type=Path),
-        required=True,
-        multiple=True,
-        help="A manifest, a folder of them, or - for standard input.",
-    ),
+    MANIFESTS,
     click.option(
         "--manifests", metavar="DIR", type=click.Path(path_type=Path), help="This directory in place of etcd."
     ),

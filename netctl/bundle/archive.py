@@ -26,7 +26,7 @@ def write(path: Path, members: Iterable[tuple[str, bytes]], moment: float) -> No
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except FileExistsError:
-        raise OperatorError(f"bundle: {path} is there already; give another name with -o, or remove it") from None
+        raise OperatorError(f"bundle: {path} is there already; give another name, or remove it") from None
     except OSError as error:
         raise OperatorError(f"bundle: {path}: {error.strerror}") from None
     try:

@@ -3,21 +3,15 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import click
-
-from controlloop.command import CommandError
 from netagent.instance import Instance
 from netagent.state import FdbEntry, Neighbor, Object, Route
 from netagent.wanted import name_of, text_of
 from netctl.actual.overlay import read_fdb, read_links, read_neighbors, read_routes
-from netctl.actual.refusal import is_refusal
 from netctl.colour import State
-from netctl.exit_codes import FINDING, OK, REFUSED, UNREACHABLE
 from netctl.get.daemon_pages import Silent, agents, desired_page
-from netctl.get.fitting import fitted
+from netctl.get.kernel_list import print_list
 from netctl.node import Node
-from netctl.output import Column, Item, Listing, render_listing
-from netctl.terminal import painter
+from netctl.output import Column, Item, Listing
 
 KERNEL_PROTOCOL = 2
 """RTPROT_KERNEL: what comes with an address."""
@@ -53,21 +47,13 @@ class Overlay:
 
 def show(node: Node, noun: str, name: str, form: str) -> int:
     """`noun` is `routes` or `fdb`; with a `name`, only what leads to this peer, subnet, address or device."""
-    silent = Silent()
     reader, listing = (route_items, route_listing) if noun == "routes" else (fdb_items, fdb_listing)
-    try:
-        overlays = [overlay_of(node, agent, silent) for agent in agents(node)]
-        items = [item for overlay in overlays for item in reader(node, overlay) if is_meant(item, name)]
-    except CommandError as error:
-        click.echo(f"netctl: {error}", err=True)
-        return REFUSED if is_refusal(error) else UNREACHABLE
-    for line in silent.lines:
-        click.echo(line, err=True)
-    if text := render_listing(fitted(listing(items), form), form, painter()):
-        click.echo(text)
-    if silent.reasons:
-        return UNREACHABLE
-    return FINDING if any(is_wrong(item) for item in items) else OK
+
+    def read(silent: Silent) -> Iterator[Item]:
+        for overlay in [overlay_of(node, agent, silent) for agent in agents(node)]:
+            yield from (item for item in reader(node, overlay) if is_meant(item, name))
+
+    return print_list(read, listing, form, is_wrong)
 
 
 def overlay_of(node: Node, agent: str, silent: Silent) -> Overlay:

@@ -4,21 +4,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import click
-
 from controlloop.command import NOT_INSTALLED, CommandError
 from controlloop.nft.state import Chain, Container, Key
 from netagent.instance import LIMIT, Instance
 from netctl.actual.iptables import counted_rules, saved
 from netctl.actual.nft import read_elements, read_skeleton
-from netctl.actual.refusal import is_refusal
 from netctl.diff.drift import NOBODY
-from netctl.exit_codes import OK, REFUSED, UNREACHABLE
 from netctl.get.daemon_pages import Silent, Wanted, desired_page, wanted_by_place
-from netctl.get.fitting import fitted
+from netctl.get.kernel_list import print_list
 from netctl.node import PROXY, Node
-from netctl.output import Column, Item, Listing, render_listing
-from netctl.terminal import painter
+from netctl.output import Column, Item, Listing
 
 FAMILIES = {"ip": "iptables", "ip6": "ip6tables"}
 VARIANTS = ("nft", "legacy")
@@ -73,17 +68,7 @@ class Writer:
 
 def show(node: Node, name: str, form: str) -> int:
     """With a `name`, only the rules that are there for this Service or peer."""
-    silent = Silent()
-    try:
-        items = list(rules(node, name, silent))
-    except CommandError as error:
-        click.echo(f"netctl: {error}", err=True)
-        return REFUSED if is_refusal(error) else UNREACHABLE
-    for line in silent.lines:
-        click.echo(line, err=True)
-    if text := render_listing(fitted(listing(items), form), form, painter()):
-        click.echo(text)
-    return UNREACHABLE if silent.reasons else OK
+    return print_list(lambda silent: rules(node, name, silent), listing, form)
 
 
 def rules(node: Node, name: str, silent: Silent) -> Iterator[Item]:

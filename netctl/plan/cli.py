@@ -4,20 +4,11 @@ from pathlib import Path
 
 import click
 
-from netctl.options import FROM, OUTPUT, node_of
+from netctl.options import FROM, MANIFESTS, OUTPUT, node_of
 
 
 @click.command()
-@click.option(
-    "-f",
-    "--filename",
-    "files",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    required=True,
-    multiple=True,
-    help="A manifest, a folder of them, or - for standard input.",
-)
+@MANIFESTS
 @click.option("--mode", type=click.Choice(["nftables", "iptables"]), default=None, help="Default: the one it is in.")
 @click.option("--delete", "deletes", is_flag=True, help="What if these objects were deleted?")
 @OUTPUT
