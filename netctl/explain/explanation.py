@@ -51,10 +51,11 @@ class Explanation:
 
     @property
     def warnings(self) -> list[str]:
-        """What somebody else's rules do to it, or may do."""
+        """What somebody else's rules do to it, or may do, and what may be wrong behind this node."""
         found = [f"{each.hook}: {each.place}, which is not ours: {each.does}" for each in self.steps
                  if each.decides and not each.is_ours and each.place != "routes"]  # fmt: skip
-        return [*found, *self.notes.warnings]
+        doubts = dict.fromkeys(self.hops[outcome].doubt for outcome in self.outcomes)
+        return [*found, *self.notes.warnings, *filter(None, doubts)]
 
     @property
     def verdict(self) -> str:

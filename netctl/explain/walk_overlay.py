@@ -39,6 +39,8 @@ class Hop:
     peer: str = ""
     mtu: int = 0
     problem: str = ""
+    doubt: str = ""
+    """What may keep it from arriving behind this node."""
 
     def document(self) -> dict[str, Any]:
         return {
@@ -77,8 +79,9 @@ def hop(to: IPAddress, route: RouteAnswer | None, sight: PathSight, peers: Seque
     end = sight.tunnel_end(route.device, mac) if kind == VXLAN and mac else None
     if kind == IPIP:
         end = route.gateway
-    peer = peer_named(end or next_hop, to, peers)
-    known = Hop(text, route.device, kind, route.gateway, mac, end, peer, route.mtu or mtu)
+    peer = peer_at(end or next_hop, to, peers)
+    name, doubt = (str(peer["key"]), doubt_of(peer, kind, str(end or next_hop))) if peer else ("", "")
+    known = Hop(text, route.device, kind, route.gateway, mac, end, name, route.mtu or mtu, doubt=doubt)
     return with_problem(known) if kind == VXLAN else known
 
 
@@ -88,9 +91,21 @@ def with_problem(found: Hop) -> Hop:
     return replace(found, problem=f"{found.device} has no {missing} for {found.gateway}") if missing else found
 
 
-def peer_named(end: IPAddress, to: IPAddress, peers: Sequence[Mapping[str, Any]]) -> str:
+def peer_at(end: IPAddress, to: IPAddress, peers: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """The peer that has the pods' subnet, or is itself the other end."""
     for peer in peers:
         if str(end) in peer["public_ips"] or any(to in ip_network(subnet) for subnet in peer["subnets"]):
-            return str(peer["key"])
+            return peer
+    return None
+
+
+def doubt_of(peer: Mapping[str, Any], kind: str, next_hop: str) -> str:
+    """What the agent knows of this peer, or the way there, that no rule of this node tells."""
+    name = peer["key"]
+    if not kind and next_hop not in peer["public_ips"] and peer["backend"] != "alloc":
+        return f"peer {name} has a lease for it, but no route of the overlay leads there: `netctl diff` (NN110)"
+    if peer["lost_since"]:
+        return f"peer {name} does not answer probes any more: `netctl check net` (NN104)"
+    if peer["large_lost_since"]:
+        return f"large packets do not arrive at peer {name}: `netctl check net` (NN105)"
     return ""

@@ -163,7 +163,16 @@ def test_keys_of_elements():
 
 # -- the way behind the rules -----------------------------------------------------------------------------------------
 
-PEERS = [{"key": "10.244.2.0-24", "public_ips": ["10.10.0.2"], "subnets": ["10.244.2.0/24"]}]
+PEERS = [
+    {
+        "key": "10.244.2.0-24",
+        "public_ips": ["10.10.0.2"],
+        "subnets": ["10.244.2.0/24"],
+        "backend": "vxlan",
+        "lost_since": None,
+        "large_lost_since": None,
+    }
+]
 GATEWAY = ip_address("10.244.2.0")
 OVER = RouteAnswer("unicast", "flannel.1", GATEWAY)
 
@@ -206,6 +215,28 @@ def test_over_ipip_the_gateway_is_the_end():
 )
 def test_what_a_tunnel_lacks_is_told(paths, problem):
     assert hop(PEER_POD, OVER, paths, PEERS).problem == problem
+
+
+DEFAULT = RouteAnswer("unicast", "eth0", ip_address("10.10.255.2"))
+DIRECT = RouteAnswer("unicast", "eth0", ip_address("10.10.0.2"))
+
+
+@pytest.mark.parametrize(
+    ("route", "link", "known", "doubt"),
+    [
+        (OVER, "vxlan", {}, ""),
+        (OVER, "vxlan", {"lost_since": 1.0}, "NN104"),
+        (OVER, "vxlan", {"large_lost_since": 1.0}, "NN105"),
+        (DIRECT, "", {}, ""),
+        (DIRECT, "", {"lost_since": 1.0}, "NN104"),
+        (DEFAULT, "", {}, "NN110"),
+        (DEFAULT, "", {"backend": "alloc"}, ""),
+    ],
+)
+def test_what_the_agent_knows_of_a_peer_casts_doubt(route, link, known, doubt):
+    found = hop(PEER_POD, route, Paths(link), [{**PEERS[0], **known}])
+    assert not found.problem
+    assert doubt in found.doubt if doubt else found.doubt == ""
 
 
 @pytest.mark.parametrize("route", [None, RouteAnswer("blackhole"), RouteAnswer("none")])
