@@ -6,6 +6,7 @@ from signal import SIGCONT, SIGSTOP
 
 import pytest
 from deadline import eventually
+from ordinary_user import as_ordinary_user
 from whole_lab import bring_up
 
 from controlloop.client import get_json
@@ -181,9 +182,8 @@ def test_bad_words(lab, arguments, words):
 
 
 def test_without_the_right_to_read_rules(lab):
-    argv = ["setpriv", "--reuid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with lab.host("node-1").popen([*argv, "netctl", "explain", f"{WEB}:80"], **options) as process:
+    with lab.host("node-1").popen(as_ordinary_user(["netctl", "explain", f"{WEB}:80"]), **options) as process:
         output, errors = process.communicate(timeout=30)
     assert (process.returncode, output) == (5, "")
     assert "root" in errors

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from builders import json, make_endpoint_slice, make_service
 from deadline import eventually
+from ordinary_user import as_ordinary_user
 
 from lab.cluster import STATE_DIR, LabError, attach, take_down
 from lab.topology import ETCD_URL
@@ -130,13 +131,13 @@ def test_a_lab_that_cannot_be_is_refused_by_flag_and_value(flag, value):
 )
 def test_an_ordinary_user_is_refused(cluster, words):
     """Also of a lab that is there; its processes go on."""
-    as_user = ["setpriv", "--reuid=65534", "--clear-groups", NETCTL, "lab", words[0], "--name", NAME, *words[1:]]
+    as_user = as_ordinary_user([NETCTL, "lab", words[0], "--name", NAME, *words[1:]])
     refused(subprocess.run(as_user, capture_output=True, text=True, check=False), "needs root")
     assert cluster.is_running("node-1", "netagent")
 
 
 def test_an_ordinary_user_is_told_whom_a_daemon_answers(cluster):
-    done = on_node("node-1", "setpriv", "--reuid=65534", "--clear-groups", NETCTL, "leases")
+    done = on_node("node-1", *as_ordinary_user([NETCTL, "leases"]))
     assert (done.returncode, done.stdout) == (3, "")
     assert "Permission denied (it answers root and group nodenet)" in done.stderr
 

@@ -11,6 +11,7 @@ from deadline import eventually
 from manifests import port, service, slices
 from namespace import inside
 from network import ADDRESSES, HOST_OF
+from ordinary_user import as_ordinary_user
 from rig import only_nftables
 from scapy.layers.inet import IP
 from scapy.utils import PcapNgReader
@@ -232,7 +233,7 @@ def test_a_service_that_nobody_can_look_up(rig):
 
 @only_nftables
 def test_without_the_right_to(rig):
-    done = run(rig, wrapped=["setpriv", "--reuid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"])
+    done = run(rig, wrapped=as_ordinary_user([]))
     assert (done.returncode, done.stdout) == (5, "")
     assert "run it as root" in done.stderr
     assert "Traceback" not in done.stderr
