@@ -5,13 +5,14 @@ One file of the standard library alone, so that a copy of it runs by itself with
 those of the CNI specification 1.1.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import sys
 from collections.abc import Container, Mapping
 from contextlib import suppress
 from ipaddress import IPv4Network, IPv6Network, ip_interface
-from typing import Any
 
 VERSIONS = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
 FIRST_WITH_CHECK = "0.4.0"
@@ -22,7 +23,11 @@ FAMILIES = ("FLANNEL_", "FLANNEL_IPV6_")
 CONTAINER_UNKNOWN, BAD_ENVIRONMENT, IO_FAILURE, UNDECODABLE, BAD_CONFIG, TRY_LATER, UNAVAILABLE = 3, 4, 5, 6, 7, 11, 50
 ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 
-Config = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing takes longer to import than all that it serves
+    from typing import Any
+
+    Config = dict[str, Any]
 
 
 class CniError(Exception):
