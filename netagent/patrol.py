@@ -14,7 +14,7 @@ from typing import Never
 from netagent.state import Key, Object, OverlayState
 
 LOOK_S = 0.15
-SHARE = 1000
+SHARE = 300
 """Of a processor's time, one part in so many may go into looking. wireguard-go takes twice as much to answer."""
 USUAL = 10
 """The cheapest of so many looks is what a look usually takes: to find out what changed takes dearer ones, which must
