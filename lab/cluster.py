@@ -33,7 +33,7 @@ NETWORK_CONFIG = {"Network": str(POD_NETWORK), "Backend": {"Type": "vxlan"}}
 NETWORK_CONFIG_KEY = "/coreos.com/network/config"
 SUBNETS_KEY = "/coreos.com/network/subnets"
 START_TIMEOUT_S = 60.0
-PODS_AT_ONCE = 8
+PODS_AT_ONCE = 25
 NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 
 Progress = Callable[[str], None]
