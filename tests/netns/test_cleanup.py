@@ -11,6 +11,7 @@ import pytest
 from lab.cluster import up
 from lab.host import as_daemon
 from lab.topology import Spec
+from tests.deadline import eventually
 
 DAEMONS = ["netagent", "netproxy"]
 KERNEL = (
@@ -62,6 +63,13 @@ def dump(host):
     return result
 
 
+def has_settled(host):
+    """Each device that is up has its IPv6 address for good: the kernel hands them out a second or two after a cable."""
+    up, addresses = (host.run(["ip", "-o", *words]).splitlines() for words in (["link", "show", "up"], ["-6", "addr"]))
+    named = {line.split()[1].partition("@")[0] for line in addresses if "tentative" not in line}
+    return {line.split(": ")[1].partition("@")[0] for line in up} == named
+
+
 def clean_up(lab, daemon):
     lab.host("node-2").run(as_daemon([str(Path(sys.executable).with_name(daemon)), "--cleanup"]))
 
@@ -79,7 +87,9 @@ def cleaned(lab, neighborhood):
     for daemon in DAEMONS:
         lab.stop("node-2", daemon, SIGTERM)
         clean_up(lab, daemon)
-    yield lab.host("node-2")
+    host = lab.host("node-2")
+    eventually(lambda: has_settled(host))
+    yield host
     lab.start_daemons([("node-2", daemon) for daemon in DAEMONS])
 
 
