@@ -28,7 +28,7 @@ from proxy.change_history import ChangeHistory
 from proxy.config import DetectLocal, ProxyMode, Settings, apply_live
 from proxy.conntrack.keeper import FlowKeeper
 from proxy.frontends import Frontend, ServiceName
-from proxy.iptables.kernel import affinity_limit
+from proxy.iptables.kernel import IptablesBackend, affinity_limit
 from proxy.leftovers import families, leftovers, remove_rules, tell_of_kube_proxy
 from proxy.nftables.kernel import read_counts
 from proxy.node import Node
@@ -194,10 +194,11 @@ class Netproxy:
         await self._finish()
         # Only now, with every service answering in this mode, may what another mode left go.
         if resync and not self._leftovers_gone:
-            self._leftovers_gone = not await remove_rules(await leftovers(self._settings.mode))
+            unused = await leftovers(self._settings.mode)
+            self._leftovers_gone = not await remove_rules(unused)
             await tell_of_kube_proxy()
-            if self._settings.mode is ProxyMode.IPTABLES:
-                self._rules.ask_for_audits()  # both variants share a sysctl, which the other one took along
+            if any(isinstance(one, IptablesBackend) and one.closed_loopback for one in unused):
+                self._rules.ask_for_audits()
         if self._rules.in_kernel and not self._status.was_ready:
             self._became_ready()
 

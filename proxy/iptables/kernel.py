@@ -84,6 +84,11 @@ class IptablesBackend(IptablesChains):
             return self._legacy
         return IptablesWatch(self._family, self._owned, own_processes)
 
+    @property
+    def closed_loopback(self) -> bool:
+        """Whether this one took the sysctl along that the host's other variant of iptables may need."""
+        return self._loopback.was_closed
+
     def kind(self, key: Key) -> str:
         if key[0] == SET_TABLE:
             return "set"

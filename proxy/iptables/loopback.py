@@ -17,6 +17,8 @@ log = Log("iptables")
 class Loopback:
     def __init__(self) -> None:
         self._refused = False
+        self.was_closed = False
+        """By us: others who share the sysctl may want it open."""
 
     @property
     def is_as_guarded(self) -> bool:
@@ -26,6 +28,7 @@ class Loopback:
     def open(self, *, wanted: bool) -> None:
         try:
             ROUTE_LOCALNET.write_text(f"{wanted:d}\n")
+            self.was_closed |= not wanted
         except OSError as error:
             if not self._refused:
                 log.warning("no node ports at 127.0.0.1", path=ROUTE_LOCALNET, wanted=int(wanted), error=error)

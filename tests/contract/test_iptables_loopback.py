@@ -101,6 +101,16 @@ async def test_somebody_who_turns_the_sysctl_off_is_noticed_by_an_audit(backend)
     assert await backend.dump() == before
 
 
+async def test_who_takes_the_sysctl_along_says_so(backend):
+    """The host's variant then looks at its own rules again; when nothing was there, nobody has to."""
+    assert not backend.closed_loopback
+    await backend.cleanup()
+    assert backend.closed_loopback
+    another = IptablesBackend(Family.V4, await backend.variant())
+    await another.cleanup()
+    assert not another.closed_loopback
+
+
 async def test_a_node_port_answers_at_localhost(neighbor, backend):
     with inside(neighbor):
         server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
