@@ -12,13 +12,15 @@ import asyncio
 import re
 from collections.abc import Collection, Mapping
 from enum import Enum
+from pathlib import Path
 
-from controlloop.command import CommandError, run
+from controlloop.command import CommandError, find, run
 from controlloop.delta import Delta
 from controlloop.family import Family
 from controlloop.iptables.chains import Key, Owned, Rules
 from controlloop.iptables.listing import parse
 from controlloop.iptables.transaction import render
+from controlloop.nft.names import chains_of
 
 LOCK_WAIT_S = 5
 NO_CHAIN = 1
@@ -41,8 +43,17 @@ def program_name(family: Family, variant: Variant | None = None, action: str = "
 
 async def detect_variant(family: Family) -> Variant:
     """What the host's `iptables` is. Before 1.8 there was only legacy, which did not say so."""
-    version = await run([program_name(family), "--version"])
+    program = program_name(family)
+    if variant := variant_by_name(program):
+        return variant
+    version = await run([program, "--version"])
     return Variant.NFT if b"(nf_tables)" in version else Variant.LEGACY
+
+
+def variant_by_name(program: str) -> Variant | None:
+    """None when its links do not lead to where they do since 1.8; then it has to be asked."""
+    name = Path(find(program)).resolve().name
+    return next((each for each in Variant if name == f"xtables-{each.value}-multi"), None)
 
 
 class IptablesChains:
@@ -65,8 +76,16 @@ class IptablesChains:
         """CommandError when a table cannot be read, for instance one in which nft put what iptables cannot say."""
         program = await self._program("save")
         # Each table is named: only root may read the list of tables in /proc/net.
-        tables = await asyncio.gather(*(_saved(program, table) for table in self._owned.tables))
+        tables = await asyncio.gather(*(_saved(program, table) for table in await self._tables()))
         return parse(b"".join(tables).decode(errors="replace"), self._owned)
+
+    async def _tables(self) -> Collection[str]:
+        """Those that may have something of ours. A jump to us is not there without its chain."""
+        tables = self._owned.tables
+        if await self.variant() is Variant.LEGACY or (chains := await chains_in_nf_tables(self._family)) is None:
+            return tables
+        ours = {table for table, chain in chains if self._owned.is_ours(chain)}
+        return [table for table in tables if table in ours]
 
     async def look(self, keys: Collection[Key]) -> Mapping[Key, Rules]:
         """These chains as they are now, without reading all the others; those that are missing are left out."""
@@ -95,6 +114,12 @@ class IptablesChains:
 
     async def cleanup(self) -> None:
         await self.apply(Delta(drop=dict(await self.dump())))
+
+
+async def chains_in_nf_tables(family: Family) -> set[tuple[str, str]] | None:
+    """Table and chain of each, whoever wrote them; None where the kernel does not say."""
+    # 20,000 chains take up to half a second; meanwhile the loop goes on.
+    return await asyncio.to_thread(chains_of, family)
 
 
 async def _saved(program: str, table: str) -> bytes:

@@ -8,6 +8,7 @@ from controlloop.delta import Delta
 from controlloop.family import Family
 from controlloop.nft.dump import elements_of
 from controlloop.nft.listing import parse
+from controlloop.nft.names import may_have_table
 from controlloop.nft.state import Chain, Container, Key, Value
 from controlloop.nft.transaction import emptying, portions, transaction
 
@@ -31,6 +32,9 @@ class NftTable:
         return not await self._look()
 
     async def _look(self) -> dict[Key, Value]:
+        if not may_have_table(self._family, self._name):
+            self._is_new = True
+            return {}
         # `list table` would read the elements too, of sets that packets fill: there may be millions.
         listing = await run(["nft", "--json", "--terse", "list", "ruleset", self._family.nft])
         state = await asyncio.to_thread(parse, listing, self._name)
@@ -98,7 +102,8 @@ async def unless_absent(argv: list[str]) -> bytes:
 
 async def delete_table(family: Family, name: str) -> None:
     """Nothing there is success, and then nobody who monitors the ruleset hears of it."""
-    await unless_absent(["nft", "delete", "table", family.nft, name])
+    if may_have_table(family, name):
+        await unless_absent(["nft", "delete", "table", family.nft, name])
 
 
 def skeleton(state: Mapping[Key, Value]) -> dict[Key, object]:

@@ -9,7 +9,7 @@ from controlloop.command import NOT_INSTALLED, CommandError, own_processes, run
 from controlloop.delta import Delta
 from controlloop.family import Family
 from controlloop.iptables.chains import Key, Rules
-from controlloop.iptables.kernel import NO_CHAIN, IptablesChains, Variant, program_name
+from controlloop.iptables.kernel import NO_CHAIN, IptablesChains, Variant, chains_in_nf_tables, program_name
 from controlloop.iptables.legacy_watch import LegacyWatch
 from controlloop.iptables.watch import IptablesWatch
 from proxy.iptables.address_sets import AddressSets
@@ -128,6 +128,9 @@ def affinity_limit(family: Family) -> str:
 
 async def holds_kube_proxy(family: Family, variant: Variant) -> bool:
     """Whether rules of kube-proxy's iptables mode are there, which would translate connections before or after us."""
+    chains = await chains_in_nf_tables(family) if variant is Variant.NFT else None
+    if chains is not None and ("nat", KUBE_PROXY) not in chains:
+        return False
     try:
         await run([program_name(family, variant), "--table", "nat", "--list-rules", KUBE_PROXY, "1"])
     except CommandError as error:
