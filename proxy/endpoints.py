@@ -144,18 +144,19 @@ class _Reader:
     def candidates(self, endpoints: Iterable[tuple[str, SliceEndpoint]], family: Family | None) -> list[Candidate]:
         """`endpoints` with the path of their address; `family`: the only one allowed."""
         found = []
+        version = family.value if family else None
         for path, endpoint in endpoints:
             if endpoint.addresses:
                 try:
-                    found.append(self._candidate(path, endpoint, endpoint.addresses[0], family))
+                    found.append(self._candidate(path, endpoint, endpoint.addresses[0], version))
                 except RefusedError as error:
                     self._refuse(str(error))
         return found
 
-    def _candidate(self, path: str, endpoint: SliceEndpoint, text: str, family: Family | None) -> Candidate:
+    def _candidate(self, path: str, endpoint: SliceEndpoint, text: str, version: int | None) -> Candidate:
         address = parse_address(path, text)
-        if family is not None and address.version != family.value:
-            raise RefusedError(f"{path}: {address} is not IPv{family.value}, the slice's addressType")
+        if version is not None and address.version != version:
+            raise RefusedError(f"{path}: {address} is not IPv{version}, the slice's addressType")
         conditions = endpoint.conditions or Conditions()
         zone_hints, node_hint = self._hints(endpoint.hints) if endpoint.hints else ((), None)
         return Candidate(

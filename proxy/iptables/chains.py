@@ -21,8 +21,8 @@ SET: Rules = ()
 
 def hashed(prefix: str, text: str) -> str:
     """A chain name of full length that nobody's text can shape."""
-    digest = b32encode(sha256(text.encode()).digest()).decode()
-    return (prefix + digest)[:MAX_NAME]
+    digest = sha256(text.encode()).digest()[:MAX_NAME]  # more than fits
+    return (prefix + b32encode(digest).decode())[:MAX_NAME]
 
 
 def chain_name(kind: str, frontend: Frontend, role: str = "") -> str:

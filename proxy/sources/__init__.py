@@ -8,12 +8,13 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
+from msgspec import Struct
+
 from controlloop.errors import Skipped
 from proxy.objects import Kind, ObjectName
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
+class Update(Struct, frozen=True, gc=False):
     """What one object is now."""
 
     kind: Kind

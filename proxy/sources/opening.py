@@ -4,13 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from controlloop.etcd import Etcd
 from controlloop.etcd_settings import EtcdSettings
 from proxy.config import FilesSettings, KubernetesSettings, Settings
 from proxy.node_watch import NodeApi
 from proxy.sources import Source
-from proxy.sources.etcd import EtcdSource
-from proxy.sources.files import FilesSource
 
 if TYPE_CHECKING:
     from proxy.events import Events
@@ -29,17 +26,32 @@ def open_source(settings: Settings) -> Opened:
     """OperatorError names the flag or field, and the file, that cannot be used."""
     match settings.source:
         case FilesSettings(manifests):
-            source = FilesSource(Path(manifests))
-            source.check()
-            return Opened(source)
+            return _open_files(Path(manifests))
         case EtcdSettings() as etcd:
-            return Opened(EtcdSource(Etcd.at(etcd), etcd.prefix))
+            return _open_etcd(etcd)
         case KubernetesSettings() as kubernetes:
             return _open_kubernetes(kubernetes, settings.node_name)
 
 
+# Each proxy does without the time and the memory that the sources of others take.
+
+
+def _open_files(manifests: Path) -> Opened:
+    from proxy.sources.files import FilesSource  # noqa: PLC0415
+
+    source = FilesSource(manifests)
+    source.check()
+    return Opened(source)
+
+
+def _open_etcd(settings: EtcdSettings) -> Opened:
+    from controlloop.etcd import Etcd  # noqa: PLC0415
+    from proxy.sources.etcd import EtcdSource  # noqa: PLC0415
+
+    return Opened(EtcdSource(Etcd.at(settings), settings.prefix))
+
+
 def _open_kubernetes(settings: KubernetesSettings, node_name: str) -> Opened:
-    # A proxy on etcd or files does without the memory that these take.
     from controlloop.kubernetes import client, kubeconfig  # noqa: PLC0415
     from proxy import events, node_api  # noqa: PLC0415
     from proxy.sources.kubernetes import KubernetesSource  # noqa: PLC0415

@@ -6,12 +6,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 from builders import json, make_service
+from deadline import PATIENCE_S
 
 from controlloop.errors import OperatorError
 from proxy.sources import files
 from proxy.sources.files import FilesSource
-
-DEADLINE_S = 20.0
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +47,7 @@ class Followed:
             self._moved.set()
 
     async def becomes(self, services):
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             while not self.batches or self.services != services:
                 self._moved.clear()
                 await self._moved.wait()
@@ -147,7 +146,7 @@ async def test_a_directory_that_stays_away_changes_nothing(directory, caplog):
     async with following(directory) as followed:
         await followed.becomes({"web": "10.96.0.1"})
         shutil.rmtree(directory)
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             while "manifests are away, their objects stay" not in caplog.messages:  # noqa: ASYNC110 - a log wakes nobody
                 await asyncio.sleep(0.005)
         assert len(followed.batches) == 1
