@@ -41,8 +41,8 @@ from proxy.sources.opening import open_source
 from proxy.status import ProxyStatus
 from proxy.tracker import Tracker
 
-AT_ONCE = 100
-"""Services planned before anybody else has a turn: 5 ms."""
+AT_ONCE = 500
+"""Services planned before anybody else has a turn: 30 ms."""
 LAST_WORDS_S = 2.0
 """What an Event may take that tells why we exit."""
 

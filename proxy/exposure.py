@@ -4,10 +4,9 @@ Pure. This is where traffic policy becomes `endpoints`, `inside`, `lingering` an
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from ipaddress import ip_network
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from controlloop.family import Family, IPNetwork
 from proxy.address_text import without_overlaps
@@ -18,8 +17,7 @@ from proxy.services import ProxiedService, ServicePort
 from proxy.topology import Reach, reach
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True, gc=False):
     """What frontends of one port, family and policy have in common (`Frontend`)."""
 
     endpoints: tuple[Endpoint, ...]

@@ -4,7 +4,6 @@ Pure. A frontend is one (address, protocol, port) that clients connect to, with 
 topology, and everything a backend, conntrack or netctl has to know of it.
 """
 
-from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
 
@@ -104,8 +103,7 @@ class Endpoint(Struct, frozen=True, gc=False):
         return f"{host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
-class Frontend:
+class Frontend(Struct, frozen=True, gc=False):
     name: ServicePortName
     address: IPAddress
     """ANY_NODE_ADDRESS of its family for a node port."""

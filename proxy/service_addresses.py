@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 
+from msgspec import Struct
+
 from controlloop.family import IPAddress, IPNetwork
 from proxy.address_text import parse_address, parse_network, without_overlaps
 from proxy.objects import LoadBalancerStatus, Refuse, RefusedError, Service, ServiceSpec, ServiceStatus
@@ -12,8 +14,7 @@ NOBODY: tuple[IPNetwork, ...] = (IPv4Network("0.0.0.0/32"), IPv6Network("::/128"
 """Nobody has these addresses: a source range that cannot be read must not let everybody in."""
 
 
-@dataclass(frozen=True, slots=True)
-class Addresses:
+class Addresses(Struct, frozen=True, gc=False):
     """No address is there twice. One that is both the load balancer's and an external one is the load balancer's, so
     that its source ranges hold.
     """

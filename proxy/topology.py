@@ -3,7 +3,7 @@
 Pure; the rules are kube-proxy's, whose cluster and local sets these are.
 """
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from proxy.annotations import Weights
 from proxy.endpoints import Candidate, Places
@@ -12,8 +12,7 @@ from proxy.frontends import Endpoint
 Served = list[tuple[Candidate, Endpoint]]
 
 
-@dataclass(frozen=True, slots=True)
-class Reach:
+class Reach(Struct, frozen=True, gc=False):
     """Who serves one port in one family, as seen from one node. Ordered by (address, port)."""
 
     cluster: tuple[Endpoint, ...]

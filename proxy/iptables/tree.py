@@ -53,8 +53,8 @@ class _Node:
     is_chain: bool = False
     """Whether the chain above jumps here instead of listing what is below."""
 
-    def measure(self, step: int) -> None:
-        self.count += step
+    def measure(self) -> None:
+        """After those below."""
         self.height = 0
         if self.count > INLINE:
             self.height = 1 + max((child.height for child in self.children.values()), default=0)
@@ -86,7 +86,7 @@ class Tree:
         while path[-1].length < self._bits:
             path.append(self._descend(path[-1], address))
         insort(path[-1].rules, rule)
-        self._measure(path, 1)
+        self._count(path, 1)
 
     def remove(self, address: int, rule: str) -> None:
         """KeyError or ValueError when the rule is not there."""
@@ -96,7 +96,7 @@ class Tree:
         path[-1].rules.remove(rule)
         if not path[-1].rules:
             self._unlink(path)
-        self._measure(path, -1)
+        self._count(path, -1)
 
     def end_with(self, rules: Rules) -> None:
         """Let these be the last rules of the root, for what no rule of the tree has taken."""
@@ -105,6 +105,9 @@ class Tree:
 
     def record(self, delta: Delta[Key, Rules]) -> None:
         """Note in `delta` which chains the insertions and removals since the last call change."""
+        standing = [node for node in self._touched.values() if node]
+        for each in sorted(standing, key=_length, reverse=True):
+            each.measure()
         for name, node in self._touched.items():
             key = (self._names.table, name)
             old = self.objects.get(key)
@@ -150,9 +153,9 @@ class Tree:
         parent.children[self._branch(parent, child.prefix)] = child
         return child
 
-    def _measure(self, path: list[_Node], step: int) -> None:
-        for node in reversed(path):
-            node.measure(step)
+    def _count(self, path: list[_Node], step: int) -> None:
+        for node in path:
+            node.count += step
             self._touched[node.name] = node
 
     def _unlink(self, path: list[_Node]) -> None:
@@ -164,3 +167,7 @@ class Tree:
             fork = path.pop()
             self._touched[fork.name] = None
             self._adopt(path[-1], *fork.children.values())
+
+
+def _length(node: _Node) -> int:
+    return node.length

@@ -8,6 +8,7 @@ from ipaddress import ip_address, ip_network
 import msgspec
 import pytest
 from five_services import five_services
+from msgspec import structs
 
 from controlloop.delta import Delta
 from controlloop.family import Family
@@ -62,7 +63,7 @@ class Asked(LiveNode):
 def services(variant):
     known = BALANCES[ProxyMode.NFTABLES if variant == "nftables" else ProxyMode.IPTABLES]
     frontends = {
-        service: [each if each.balance in known else replace(each, balance=Balance.RANDOM) for each in several]
+        service: [each if each.balance in known else structs.replace(each, balance=Balance.RANDOM) for each in several]
         for service, several in five_services().items()
     }
     endpoints = tuple(Endpoint(ip_address(f"fd00:244::{n}"), 8080, n == 1) for n in (1, 2))

@@ -3,10 +3,10 @@
 import socket
 import subprocess
 from contextlib import ExitStack
-from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
+from msgspec.structs import replace
 
 from controlloop.family import Family
 from proxy.conntrack import kernel

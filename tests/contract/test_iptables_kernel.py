@@ -8,11 +8,12 @@ import subprocess
 import sys
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
+from deadline import PATIENCE_S
+from msgspec.structs import replace
 
 from controlloop.command import CommandError, run
 from controlloop.delta import Delta, diff
@@ -44,7 +45,6 @@ NOBODYS = {Family.V4: ip_network("192.0.2.0/24"), Family.V6: ip_network("2001:db
 SERVICES = {Family.V4: "10.96.{}.{}", Family.V6: "fd00:96::{}:{}"}
 WEB = ServiceName("default", "web")
 NOBODY = 65534
-PATIENCE_S = 5
 FREEBIND = {Family.V4: (socket.SOL_IP, 15), Family.V6: (socket.IPPROTO_IPV6, 78)}
 """IP_FREEBIND (linux/in.h) and IPV6_FREEBIND (linux/in6.h)."""
 

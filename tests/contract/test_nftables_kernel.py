@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from five_services import five_services
+from msgspec import structs
 from namespace import fresh_namespace
 
 from controlloop.delta import Delta, diff
@@ -155,7 +156,7 @@ CHANGES = {
     "affinity off": lambda family: [frontend(family, 3, port=90)],
     "affinity for longer": lambda family: [frontend(family, 3, port=90, affinity_s=61)],
     "another endpoint remembers": lambda family: [
-        replace(frontend(family, 3, port=90, **STICKY), endpoints=places(family, 2, net=9))
+        structs.replace(frontend(family, 3, port=90, **STICKY), endpoints=places(family, 2, net=9))
     ],
     "all gone": lambda _: [],
 }
@@ -202,7 +203,7 @@ async def test_an_endpoint_is_replaced_in_place(planner, backend, family):
     await reconcile(lambda: planner.objects, backend)
     delta = Delta()
     other = Endpoint(ip_address(NETWORK[family].format(244, 9, 9)), 9090, is_local=False)
-    planner.replace(WEB, [replace(frontend(family, 1), endpoints=(other,))], delta)
+    planner.replace(WEB, [structs.replace(frontend(family, 1), endpoints=(other,))], delta)
     await backend.apply(delta)
     assert await in_sync(planner, backend)
 

@@ -1,9 +1,9 @@
 """In which words a Service's change is told."""
 
-from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
+from msgspec.structs import replace
 
 from controlloop.history import History
 from controlloop.nft.state import Chain as NftChain

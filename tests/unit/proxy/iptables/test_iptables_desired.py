@@ -1,6 +1,5 @@
 import re
 import socket
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from five_services import five_services
 from hypothesis import given
 from hypothesis import strategies as st
 from iptables_ruleset import Ruleset, reached
+from msgspec.structs import replace
 
 from controlloop.address import host
 from controlloop.delta import Delta, diff

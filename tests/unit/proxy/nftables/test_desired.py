@@ -1,11 +1,11 @@
 """What the table holds for given frontends."""
 
-from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from controlloop.delta import Delta, diff
 from controlloop.family import Family

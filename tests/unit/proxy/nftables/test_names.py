@@ -1,12 +1,12 @@
 """Names in our table: readable, apart, and made of what nft takes."""
 
 import re
-from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from proxy.frontends import Balance, Endpoint, Frontend, Protocol, ServiceName, ServicePortName
 from proxy.nftables.names import LENGTH, named, of_endpoint, of_frontend
