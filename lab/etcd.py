@@ -10,7 +10,7 @@ from typing import Self
 
 from controlloop.command import clean_environment, find
 
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
 MEMBER = "lab"
 
@@ -96,7 +96,7 @@ class EtcdServer:
         return cls(data_dir, client_url=client_url, peer_url=peer_url, tls=tls, options=options)
 
     def start(self) -> None:
-        """Return when it answers. RuntimeError, with the end of its log, when it does not within 20 s."""
+        """Return when it answers. RuntimeError, with the end of its log, when it does not within a minute."""
         self._log_path.parent.mkdir(parents=True, exist_ok=True)
         # A clean environment: etcd reads settings from ETCD_* too, and those of the caller are not meant for it.
         with self._log_path.open("ab") as log:

@@ -56,7 +56,7 @@ def kill(processes: Iterable[Process]) -> None:
         wait_for_end(process)
 
 
-def wait_for_end(process: Process, timeout_s: float = 5.0) -> None:
+def wait_for_end(process: Process, timeout_s: float = 30.0) -> None:
     deadline = time.monotonic() + timeout_s
     while process.is_alive() and time.monotonic() < deadline:
         reap([process])

@@ -42,7 +42,7 @@ def launch_responder(cluster: Cluster, pod: Host) -> None:
     cluster.start(pod, RESPONDS, [*BARE_PYTHON, RESPONDER, pod.name, str(PORT)])
 
 
-def wait_until_listening(cluster: Cluster, pod: Host, timeout_s: float = 10.0) -> None:
+def wait_until_listening(cluster: Cluster, pod: Host, timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while "listening" not in cluster.log_of(pod.name, RESPONDS).read_text():
         if time.monotonic() > deadline:

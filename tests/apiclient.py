@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_address
 
 import msgspec
+from deadline import PATIENCE_S
 
 from controlloop.family import Family
 from controlloop.kubernetes.access import Access
@@ -52,7 +53,7 @@ class Annotated(msgspec.Struct):
 
 def client_of(server, credentials=None, **options):
     access = Access(Server("127.0.0.1", server.port, tls=False), credentials or Stored())
-    return ApiClient(access, **{"timeout_s": 5.0, "page": 3, **options})
+    return ApiClient(access, **{"timeout_s": 20.0, "page": 3, **options})
 
 
 @asynccontextmanager
@@ -61,7 +62,7 @@ async def keeping(lessor, own, server):
     before = len(server.requests("watch"))
     task = asyncio.ensure_future(lessor.keep(own))
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await server.asked("watch", before + 1)
             yield task
     finally:

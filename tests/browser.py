@@ -10,7 +10,7 @@ from select import select
 from shutil import rmtree, which
 from time import monotonic
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 120.0
 
 
 class Browser:

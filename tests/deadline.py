@@ -2,14 +2,22 @@
 
 import time
 
+from controlloop.client import UnreachableError
 
-def eventually(question, timeout_s=10.0):
-    """The first true answer. AssertionError with the last answer, or the last error, when the time is up."""
+PATIENCE_S = 60.0
+"""What a machine is given that is busy with other things, too. It costs nothing where the answer comes soon."""
+
+
+def eventually(question, timeout_s=PATIENCE_S):
+    """The first true answer. AssertionError with the last answer, or the last error, when the time is up.
+
+    A daemon that does not answer in time, or is not up yet, may do so later.
+    """
     deadline = time.monotonic() + timeout_s
     while True:
         try:
             last = question()
-        except AssertionError as error:
+        except (AssertionError, UnreachableError) as error:
             last = error
         else:
             if last:

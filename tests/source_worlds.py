@@ -8,6 +8,7 @@ from json import loads
 from apiclient import client_of
 from apiserver import running_apiserver
 from builders import json
+from deadline import PATIENCE_S
 
 from controlloop.etcd import Etcd
 from proxy.frontends import ServiceName
@@ -18,7 +19,6 @@ from proxy.sources.files import FilesSource
 from proxy.sources.kubernetes import KubernetesSource
 from proxy.tracker import Tracker
 
-DEADLINE_S = 20.0
 PLURALS = {"Service": "services", "EndpointSlice": "endpointslices"}
 FOLDERS = {**PLURALS, "Endpoints": "endpoints"}
 
@@ -127,7 +127,7 @@ class Followed:
         }
 
     async def until(self, condition):
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             while not self.batches or not condition():
                 self._moved.clear()
                 await self._moved.wait()
@@ -149,6 +149,6 @@ async def following(world):
 
 async def eventually(condition):
     """For what nobody tells of."""
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)

@@ -126,7 +126,7 @@ class SystemdNode:
         """A shell's output there."""
         inside = ["nsenter", "-t", str(self._init), "-m", "-p", "-n", "-i", "-u", "-C", "-r", "-w"]
         argv = [*inside, "env", "-i", f"PATH={PATH}", "HOME=/root", "sh", "-ec", script]
-        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=240)
         assert not (check and done.returncode), f"{script}\n{done.stdout}{done.stderr}"
         return done.stdout
 
@@ -145,7 +145,7 @@ class SystemdNode:
             /usr/lib/nodenet/bin/pip install -qq --no-index --no-deps --force-reinstall /tmp/wheel/*.whl
         """
 
-    def eventually(self, condition, what: str, timeout_s: float = 30.0) -> None:
+    def eventually(self, condition, what: str, timeout_s: float = 120.0) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < deadline, f"not {what} after {timeout_s:g} s: {self.journal()}"

@@ -6,6 +6,7 @@ import subprocess
 from ipaddress import ip_address
 
 import pytest
+from deadline import PATIENCE_S
 
 from controlloop.etcd_settings import EtcdSettings
 from controlloop.family import Family
@@ -61,11 +62,11 @@ def test_the_outgoing_address_is_that_of_the_default_route(eth0):
 async def test_what_comes_and_goes_is_heard_at_once(eth0):
     events = AddressEvents()
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await events.wait(0.01)
             for verb in ("add", "delete"):
                 sh(f"address {verb} 192.0.2.7/24 dev eth0")
-                await events.wait(100)
+                await events.wait(PATIENCE_S)
     finally:
         events.close()
 
@@ -83,7 +84,7 @@ async def test_an_address_that_is_added_serves_node_ports_at_once(eth0):
     watch = NodeWatch(settings, None, moved.set)
     task = asyncio.create_task(watch.run())
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await watch.known()
             assert watch.surroundings(Family.V4).node_port_addresses == frozenset()
             sh("address add 192.0.2.7/24 dev eth0")

@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from urllib.request import urlopen
 
 import pytest
+from deadline import PATIENCE_S
 
 from controlloop.etcd import Etcd
 from controlloop.family import Family
@@ -45,7 +46,7 @@ async def test_calls_do_not_grow_with_leases_or_events(registries, etcd_server):
         await writer.create(f"10.{number // 256}.{number % 256}.0-24", attrs(number), 3600) for number in range(LEASES)
     ]
     before = await calls(etcd_server)
-    async with asyncio.timeout(30), aclosing(follow(reader)) as steps:
+    async with asyncio.timeout(PATIENCE_S), aclosing(follow(reader)) as steps:
         snapshot, _ = await anext(steps)
         assert len(snapshot.leases) == LEASES
         listed = await calls(etcd_server)

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from itertools import count
 
 import pytest
+from deadline import PATIENCE_S
 
 from controlloop.errors import OperatorError, UnavailableError
 from controlloop.etcd import PAGE, Etcd
@@ -108,8 +109,8 @@ async def test_all_endpoints_away_is_unavailable_and_names_one(prefix):
 
 async def test_a_server_that_says_nothing_costs_one_deadline(etcd_server, prefix):
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        client = Etcd([f"http://127.0.0.1:{silent.getsockname()[1]}", etcd_server.client_url], timeout_s=0.3)
-        async with asyncio.timeout(5):
+        client = Etcd([f"http://127.0.0.1:{silent.getsockname()[1]}", etcd_server.client_url], timeout_s=2)
+        async with asyncio.timeout(PATIENCE_S):
             with pytest.raises(UnavailableError):
                 await client.get(prefix)
             assert await client.get(prefix) is None
@@ -119,7 +120,7 @@ async def test_a_server_that_says_nothing_costs_one_deadline(etcd_server, prefix
 async def test_a_watch_on_a_server_that_says_nothing_ends(prefix):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         client = Etcd([f"http://127.0.0.1:{silent.getsockname()[1]}"], timeout_s=0.3)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             with pytest.raises(UnavailableError, match="no answer to a watch"):
                 await anext(client.watch(prefix, 1))
         await client.close()
@@ -132,7 +133,7 @@ async def test_a_watch_catches_up_over_more_revisions_than_one_answer_holds(etcd
     await asyncio.gather(*(etcd.put(f"{prefix}{number}", b"x") for number in range(total)))
     found, answers = set(), 0
     while len(found) < total:
-        async with aclosing(etcd.watch(prefix, after)) as batches, asyncio.timeout(20):
+        async with aclosing(etcd.watch(prefix, after)) as batches, asyncio.timeout(PATIENCE_S):
             batch = await anext(batches)
         found |= {kv.key for kv in batch.put}
         after, answers = batch.revision, answers + 1
@@ -144,7 +145,7 @@ async def test_a_watch_sees_only_its_prefix(etcd, prefix):
     after = (await etcd.list(prefix)).revision
     await etcd.put(f"{prefix[:-1]}-other", b"")
     await etcd.put(f"{prefix}a", b"")
-    async with aclosing(etcd.watch(prefix, after)) as batches, asyncio.timeout(20):
+    async with aclosing(etcd.watch(prefix, after)) as batches, asyncio.timeout(PATIENCE_S):
         assert [kv.key for kv in (await anext(batches)).put] == [f"{prefix}a"]
 
 
@@ -157,7 +158,7 @@ async def test_an_idle_consumer_can_stop_its_watch(etcd, prefix):
     task = asyncio.ensure_future(consume())
     await etcd.put(f"{prefix}a", b"")
     task.cancel()
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(asyncio.CancelledError):
             await task
 
@@ -184,7 +185,7 @@ async def test_a_server_that_falls_silent_ends_a_watch_within_seconds(own_server
         await anext(batches)
         os.kill(pid, signal.SIGSTOP)
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 with pytest.raises(UnavailableError):
                     await anext(batches)
         finally:

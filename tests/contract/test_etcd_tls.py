@@ -1,10 +1,12 @@
 """controlloop.etcd against a real etcd that asks who we are: certificates, users, and both renewed while we run."""
 
+import asyncio
 import shutil
 from contextlib import aclosing
 
 import pytest
 from certificates import Authority
+from deadline import PATIENCE_S
 
 from controlloop.errors import OperatorError, UnavailableError
 from controlloop.etcd import Etcd
@@ -184,12 +186,12 @@ async def test_a_token_that_etcd_forgot_is_renewed(guarded, authority):
 
 async def answered(call):
     """The connection to the server before its restart may have to end first."""
-    for _ in range(20):
-        try:
-            return await call()
-        except UnavailableError:
-            continue
-    return None
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            try:
+                return await call()
+            except UnavailableError:
+                await asyncio.sleep(0.02)
 
 
 async def first(batches):

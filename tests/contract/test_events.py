@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from apiclient import client_of
 from apiserver import Fault, running_apiserver
+from deadline import PATIENCE_S
 
 from controlloop.errors import UnavailableError
 from controlloop.kubernetes.resources import EVENTS
@@ -28,7 +29,7 @@ async def sending(server, clock=time.monotonic):
     events = Events(client, "node-a", clock)
     task = asyncio.create_task(events.run())
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             yield events
     finally:
         task.cancel()
@@ -91,7 +92,7 @@ async def test_trouble_that_comes_and_goes_is_told_once_in_five_minutes(server):
 async def test_last_words_are_waited_for_and_not_for_long(server):
     async with sending(server) as events:
         events.starting()
-        await events.sent(10)
+        await events.sent(PATIENCE_S)
         assert len(server.objects["events"]) == 1
         server.faults.append(Fault("create", hang=True))
         events.fought("x", "y")

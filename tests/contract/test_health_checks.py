@@ -5,6 +5,7 @@ import json
 import socket
 
 import pytest
+from deadline import PATIENCE_S
 
 from proxy.frontends import ServiceName
 from proxy.health_checks import HealthChecks
@@ -39,7 +40,7 @@ async def ask(port, address="127.0.0.1", page="/anything"):
     except ConnectionRefusedError:
         return None
     writer.write(f"GET {page} HTTP/1.1\r\nHost: node\r\n\r\n".encode())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
     writer.close()
     status, *headers = head.split("\r\n")

@@ -5,6 +5,7 @@ import socket
 from contextlib import asynccontextmanager
 
 import pytest
+from deadline import PATIENCE_S
 from namespace import fresh_namespace
 
 from controlloop.errors import OperatorError
@@ -30,7 +31,7 @@ def _namespace():
 async def serving(path, address="127.0.0.1", port=10254):
     server = HealthServer(path, ROUTES, TcpAddress(address, port, "--healthz-ip"))
     task = asyncio.create_task(server.run())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not path.is_socket() and not task.done():  # noqa: ASYNC110 - a file says so
             await asyncio.sleep(0)
     try:
@@ -44,7 +45,7 @@ async def get(page, address="127.0.0.1", port=10254):
     reader, writer = await asyncio.open_connection(address, port)
     writer.write(f"GET {page} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             return (await reader.read()).decode()
     except ConnectionResetError:
         return ""
@@ -84,6 +85,6 @@ async def test_idle_connections_leave_room_for_others_in_the_end(tmp_path):
         assert await get("/healthz") == ""
         for _, writer in idle:
             writer.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             while not await get("/healthz"):
                 pass

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from ipaddress import ip_address
 
 import pytest
-from deadline import eventually
+from deadline import PATIENCE_S, eventually
 from pyroute2 import IPSet
 
 from controlloop.command import run
@@ -32,7 +32,6 @@ CLIENTS = {Family.V4: "172.30.0.0/16", Family.V6: "fd00:172::/64"}
 MANY = 12_000
 LISTENER_PORT = 8080
 FREEBIND = {Family.V4: (socket.SOL_IP, 15), Family.V6: (socket.IPPROTO_IPV6, 78)}
-PATIENCE_S = 5
 
 
 @pytest.fixture(params=list(Variant), ids=lambda variant: variant.value)
@@ -164,7 +163,7 @@ async def test_each_new_connection_starts_the_time_anew(service):
 
 
 async def test_who_does_not_call_is_forgotten(service):
-    await service.start(affinity_s=1)
+    await service.start(affinity_s=2)
     for client in range(10):
         service.call(client)
     assert len(remembered()) == 10

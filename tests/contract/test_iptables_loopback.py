@@ -6,6 +6,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from deadline import PATIENCE_S
 from namespace import fresh_namespace, inside
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
@@ -26,8 +27,8 @@ OTHER_LOOPBACK = "127.0.0.9"
 NODE_MAC = "02:00:00:00:00:01"
 NODE_PORT, ENDPOINT_PORT = 30080, 8080
 PORTS = range(20000, 21000)
+SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 WEB = ServicePortName(ServiceName("default", "web"), "")
-PATIENCE_S = 5
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def delivered(neighbor):
     pairs = [*((NEIGHBOR, LOOPBACK, port) for port in PORTS), *((OTHER_LOOPBACK, NODE, port) for port in PORTS)]
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP) as hears:
         hears.settimeout(PATIENCE_S)
-        hears.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+        hears.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 22)
         with inside(neighbor), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
             wire.bind(("wire", 0))
             for source, target, port in (*pairs, (NEIGHBOR, NODE, 9)):

@@ -8,6 +8,7 @@ from ipaddress import ip_address
 import pytest
 from apiclient import V4, P, annotations, client_of
 from apiserver import node, running_apiserver
+from deadline import PATIENCE_S
 
 from controlloop.family import Family
 from netagent.agent import Agent, Surroundings
@@ -71,7 +72,7 @@ async def running(server, directory):
 
 
 async def until(condition):
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         await asyncio.sleep(0.005)
@@ -110,7 +111,7 @@ async def test_the_own_pod_tells_on_which_node_we_are(server):
     await server.asked("get", times=3)
     assert not asked.done()
     server.put("pods", pod("me"))
-    assert await asyncio.wait_for(asked, 10) == "me"
+    assert await asyncio.wait_for(asked, PATIENCE_S) == "me"
     await client.close()
 
 

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from apiclient import V4, P, annotations, attrs, client_of, keeping
 from apiserver import Fault, node, running_apiserver
+from deadline import PATIENCE_S
 
 from controlloop.errors import CompactedError, UnavailableError
 from controlloop.family import Family
@@ -37,7 +38,7 @@ def registry(server, tmp_path):
 
 @asynccontextmanager
 async def following(registry):
-    async with aclosing(follow(registry)) as steps, asyncio.timeout(20):
+    async with aclosing(follow(registry)) as steps, asyncio.timeout(PATIENCE_S):
         yield steps
 
 

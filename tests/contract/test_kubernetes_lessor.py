@@ -6,6 +6,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 from apiclient import DUAL, MAC, V4, P, annotations, attrs, client_of, keeping
 from apiserver import Fault, node, running_apiserver
+from deadline import PATIENCE_S
 
 from controlloop.errors import OperatorError, UnavailableError
 from controlloop.family import Family
@@ -210,7 +211,7 @@ async def test_a_change_that_only_a_listing_shows_is_noticed(server, lessor):
     server.annotate("me", **{f"{P}public-ip": "192.168.0.99"})
     server.compact()
     with pytest.raises(LeaseLostError):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await lessor.keep(own)
 
 
@@ -253,7 +254,7 @@ def conditions(server):
 
 async def test_the_node_says_that_its_network_is_up_however_often_it_takes(server, lessor):
     server.faults += [Fault("patch", status=500), Fault("patch", drop_after=5), Fault("get", status=429)]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         await lessor.announce()
     condition = conditions(server)["NetworkUnavailable"]
     assert (condition["status"], condition["reason"]) == ("False", "FlannelIsUp")
@@ -265,7 +266,7 @@ async def test_the_node_says_that_its_network_is_up_however_often_it_takes(serve
 
 async def test_a_condition_that_does_not_stick_is_set_again(server, lessor):
     server.faults.append(Fault("patch", insert=b'{"metadata":{"name":"me"},"status":{"conditions":[]}}'))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         await lessor.announce()
     assert conditions(server)["NetworkUnavailable"]["status"] == "False"
 

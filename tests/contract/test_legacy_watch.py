@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from deadline import PATIENCE_S
 
 from controlloop.command import run
 from controlloop.delta import Delta
@@ -13,7 +14,6 @@ from proxy.iptables.desired import IptablesPlanner
 from proxy.iptables.kernel import IptablesBackend
 from proxy.node import Surroundings
 
-NOTICED_WITHIN_S = 2.0
 OURS = ("filter", "NETPROXY-EXTRA")
 
 
@@ -45,7 +45,7 @@ async def woken(backend, planner):
 async def test_a_change_of_somebody_else_wakes_us(woken, change):
     event, watch = woken
     await run(["iptables-legacy", "-w", *change.split()])
-    async with asyncio.timeout(NOTICED_WITHIN_S):
+    async with asyncio.timeout(PATIENCE_S):
         await event.wait()
     assert watch.take().everything
     assert not watch.take()

@@ -7,6 +7,7 @@ import subprocess
 import time
 
 import pytest
+from deadline import PATIENCE_S
 
 from controlloop.delta import Delta
 from netagent.drift import Drift, Judge
@@ -57,8 +58,8 @@ class Listening:
     async def __aexit__(self, *_):
         self.monitor.close()
 
-    async def until(self, condition, within_s=5.0):
-        deadline = time.monotonic() + within_s
+    async def until(self, condition):
+        deadline = time.monotonic() + PATIENCE_S
         while not condition():
             assert time.monotonic() < deadline, self.heard[:5]
             await asyncio.sleep(0.005)

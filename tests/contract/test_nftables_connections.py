@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from ipaddress import ip_address
 
 import pytest
+from deadline import PATIENCE_S
 
 from controlloop.delta import Delta
 from controlloop.family import Family
@@ -49,8 +50,8 @@ def servers():
 
 def landed(servers, client):
     """Which endpoint a new connection of the client reaches."""
-    with socket.create_connection((ADDRESS, 80), timeout=5, source_address=(client, 0)):
-        ready, _, _ = select.select(servers.values(), [], [], 5)
+    with socket.create_connection((ADDRESS, 80), timeout=PATIENCE_S, source_address=(client, 0)):
+        ready, _, _ = select.select(servers.values(), [], [], PATIENCE_S)
         (one,) = ready
         one.accept()[0].close()
         return next(address for address, server in servers.items() if server is one)

@@ -8,6 +8,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 from apiclient import client_of
 from apiserver import node, running_apiserver
+from deadline import PATIENCE_S
 
 from controlloop.etcd_settings import EtcdSettings
 from controlloop.family import Family
@@ -20,7 +21,6 @@ from proxy.node_watch import NodeWatch
 SETTINGS = Settings(
     "me", KubernetesSettings(Given("--kubeconfig", "/k"), Given("--master", "")), mode=ProxyMode.NFTABLES
 )
-DEADLINE_S = 20.0
 
 
 def own_node(*pod_cidrs, addresses=("192.168.0.1",), zone="a", **more):
@@ -48,7 +48,7 @@ class Watched:
         self._moved.set()
 
     async def until(self, condition):
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             while not condition(self.watch):
                 await self._moved.wait()
                 self._moved.clear()
@@ -79,7 +79,7 @@ async def test_a_node_that_comes_late_is_waited_for_and_followed(server):
         assert watched.watch.is_eligible
         assert not known.done()
         server.put("nodes", own_node())
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             await known
         assert watched.watch.node.addresses == (ip_address("192.168.0.1"),)
         assert watched.watch.surroundings(Family.V4).node_port_addresses == {ip_address("192.168.0.1")}
@@ -99,7 +99,7 @@ async def test_pod_cidrs_that_come_late_or_change_are_followed(server):
         for cidr in ("10.244.7.0/24", "10.244.8.0/24"):
             server.put("nodes", own_node(cidr))
             await watched.until(lambda watch, cidr=cidr: watch.surroundings(Family.V4).pods == ip_network(cidr))
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             await known
 
 
@@ -133,7 +133,7 @@ async def test_service_cidrs_that_are_not_for_us_are_done_without_and_said_once(
     server.forbidden |= {("list", "servicecidrs")}
     server.put("nodes", own_node())
     async with watching(server) as watched:
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             await watched.watch.known()
             await server.asked("list", 2)
         await watched.until(lambda _: "packets to unused service addresses are not dropped" in caplog.text)
@@ -143,7 +143,7 @@ async def test_service_cidrs_that_are_not_for_us_are_done_without_and_said_once(
 
 async def test_a_start_goes_on_without_an_api_that_says_nothing(server, monkeypatch, caplog):
     monkeypatch.setattr(node_watch, "WAIT_S", 0.05)
-    async with watching(server) as watched, asyncio.timeout(DEADLINE_S):
+    async with watching(server) as watched, asyncio.timeout(PATIENCE_S):
         await watched.watch.known()
     assert "going on without" in caplog.text
 
@@ -158,7 +158,7 @@ async def test_changed_settings_count_at_once(server):
 
 async def test_without_an_api_the_kernel_tells():
     async with watching(None, Settings("me", EtcdSettings(("http://e",), "/nodenet"))) as watched:
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(PATIENCE_S):
             await watched.watch.known()
         assert ip_address("127.0.0.1") in watched.watch.local_addresses(Family.V4)
         assert watched.watch.is_eligible

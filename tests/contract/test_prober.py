@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from ipaddress import ip_address, ip_network
 
 import pytest
+from deadline import PATIENCE_S
 from namespace import fresh_namespace
 
 from controlloop.family import Family
@@ -73,7 +74,7 @@ async def running(*rosters):
 
 
 async def until(question):
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while not question():  # noqa: ASYNC110 - the kernel has no event to wait for
             await asyncio.sleep(0.02)
 

@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from itertools import count
 
 import pytest
+from deadline import PATIENCE_S
 
 from controlloop.errors import CompactedError, UnavailableError
 from controlloop.etcd import Etcd
@@ -98,7 +99,7 @@ async def watching(registry, after=None):
     async with aclosing(registry.watch(after)) as batches:
 
         async def happened():
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 async for batch in batches:
                     if batch.put or batch.removed:
                         return batch
@@ -107,9 +108,9 @@ async def watching(registry, after=None):
         yield happened
 
 
-async def eventually(attempt, within_s=20.0):
+async def eventually(attempt):
     """The first answer that is no UnavailableError."""
-    deadline = time.monotonic() + within_s
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
             return await attempt()
@@ -269,8 +270,8 @@ async def test_a_lease_that_is_over_cannot_be_kept_alive(registry):
 
 @pytest.mark.flannel("8")
 async def test_a_lease_that_is_kept_alive_does_not_expire(registry):
-    record = await registry.create("10.5.1.0-24", b"one", 1)
-    deadline = time.monotonic() + 3
+    record = await registry.create("10.5.1.0-24", b"one", 3)
+    deadline = time.monotonic() + 4
     while time.monotonic() < deadline:
         assert await registry.keep_alive(record)
         await asyncio.sleep(0.2)
@@ -326,7 +327,7 @@ async def test_a_stopped_registry_is_unavailable_and_recovers(world, registry):
 async def test_following_outlives_a_restart_behind_a_compaction(world, registry):
     """A healthy watch, then changes, a compaction and a restart: the snapshot arrives at what the registry holds."""
     gone = await registry.create("10.5.1.0-24", b'{"PublicIP":"1.2.3.1"}', 0)
-    async with aclosing(follow(registry)) as following, asyncio.timeout(30):
+    async with aclosing(follow(registry)) as following, asyncio.timeout(PATIENCE_S):
         snapshot, _ = await anext(following)
         assert set(snapshot.leases) == {gone.key}
         await registry.remove(gone)
@@ -353,7 +354,7 @@ async def test_fifty_nodes_that_start_at_once_share_fifty_subnets(world):
     async def start(registry, attrs):
         return await acquire(registry, attrs, previous=None, config=config, choose=random.choice)
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(2 * PATIENCE_S):
         owned = await asyncio.gather(*map(start, registries, nodes))
         again = await asyncio.gather(*map(start, registries, nodes))
     assert len({render_key(own.lease.subnets) for own in owned}) == 50

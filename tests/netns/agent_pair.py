@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from certificates import Authority
-from deadline import eventually
+from deadline import PATIENCE_S, eventually
 from node_pair import V4, V6, Pair
 
 from lab.etcd import ServerTls, etcd_argv, health_argv
@@ -93,13 +93,13 @@ def agents(pair, families, backend, flags=(), **more):
             with (host.folder / "netagent.log").open("ab") as log:
                 running.append(host.popen(agent_argv(pair, number, *own), stdout=log, stderr=subprocess.STDOUT))
         for number in pair.hosts:
-            eventually(lambda number=number: subnet_env(pair, number).exists(), 30)
+            eventually(lambda number=number: subnet_env(pair, number).exists())
         yield
     finally:
         for each in running:
             each.terminate()
         for each in running:
-            each.wait(20)
+            each.wait(PATIENCE_S)
 
 
 def subnet_env(pair, number):
@@ -122,4 +122,4 @@ def reach_each_other(pair, families, mtu):
         size = str(mtu - (28 if family is V4 else 48))
         for here, there in ((1, 2), (2, 1)):
             ping = ["ping", "-c1", "-W1", "-M", "do", "-s", size, "-I", pods[here], pods[there]]
-            eventually(lambda here=here, ping=ping: pair.hosts[here].succeeds(ping), 20)
+            eventually(lambda here=here, ping=ping: pair.hosts[here].succeeds(ping))

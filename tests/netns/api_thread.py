@@ -5,6 +5,7 @@ import threading
 from contextlib import contextmanager, suppress
 
 from apiserver import ApiServer
+from deadline import PATIENCE_S
 from namespace import setns
 
 from lab.topology import ETCD_ADDRESS
@@ -55,7 +56,7 @@ class ServerThread:
     def end(self):
         self.stop()
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(PATIENCE_S)
         self._loop.close()
 
     async def _close(self):
@@ -67,4 +68,4 @@ class ServerThread:
                 await task
 
     def _in_loop(self, job):
-        return asyncio.run_coroutine_threadsafe(job, self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(job, self._loop).result(PATIENCE_S)

@@ -26,7 +26,7 @@ def receive(address: str, port: str) -> str:
 
 def send(source: str, address: str, port: str, count: str) -> str:
     content = random.Random(1).randbytes(int(count))
-    with socket.create_connection((address, int(port)), timeout=20, source_address=(source, 0)) as connection:
+    with socket.create_connection((address, int(port)), timeout=60, source_address=(source, 0)) as connection:
         connection.sendall(content)
     return hashlib.sha256(content).hexdigest()
 

@@ -100,7 +100,7 @@ class Pair:
         return base64.b64encode(pickle.dumps(state)).decode()
 
     def ping(self, family, size=56):
-        argv = ["ping", "-c1", "-W5", "-M", "do", "-s", str(size), "-I", POD[family].format(1), POD[family].format(2)]
+        argv = ["ping", "-c1", "-W30", "-M", "do", "-s", str(size), "-I", POD[family].format(1), POD[family].format(2)]
         self.hosts[1].run(argv)
 
     def shows(self, command, number=1):

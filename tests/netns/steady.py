@@ -11,7 +11,7 @@ INTERVAL_S = 0.005
 
 def main() -> None:
     address, port = sys.argv[1], int(sys.argv[2])
-    held = socket.create_connection((address, port), timeout=5)
+    held = socket.create_connection((address, port), timeout=60)
     greeting = held.recv(256).decode().split()[0]
     datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     datagrams.connect((address, port))
@@ -25,7 +25,7 @@ def main() -> None:
         assert held.recv(256) == b"%d\n" % sent
         echoes += 1
         received += drain(datagrams, 0)
-    received += drain(datagrams, 1.0, until=sent - received)
+    received += drain(datagrams, 30, until=sent - received)
     print(f"{greeting} sent={sent} received={received} echoes={echoes}", flush=True)
 
 

@@ -28,7 +28,7 @@ def delivered(cluster, sender):
     argv = [sys.executable, FORGE, node, macs[node], str(cluster.pod_address("pod-1-1")), str(COUNT)]
     cluster.host(sender).run(argv)
     # A ping behind them has been answered when they have been dealt with.
-    cluster.host("pod-2-1").run(["ping", "-c1", "-W2", str(cluster.pod_address("pod-1-1"))])
+    cluster.host("pod-2-1").run(["ping", "-c1", "-W30", str(cluster.pod_address("pod-1-1"))])
     return datagrams_for_nobody(pod) - before
 
 

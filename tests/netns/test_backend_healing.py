@@ -15,7 +15,6 @@ from controlloop.family import Family
 from lab.host import ProgramError
 
 DUAL = [V4, V6]
-DEADLINE_S = 15.0
 
 VXLAN_V6 = {
     "route deleted": "ip route del {subnet6}",
@@ -99,7 +98,7 @@ class Running:
         # Or the kernel takes the address away with the link, and etcd is behind it.
         for number in (1, 2):
             pair.shows("sysctl -qw net.ipv6.conf.eth0.keep_addr_on_down=1", number)
-        eventually(lambda: self.is_ready() and self.flows(), 30)
+        eventually(lambda: self.is_ready() and self.flows())
         self.peer = self._peer()
 
     def _peer(self):
@@ -184,9 +183,9 @@ def test_drift_is_repaired_and_packets_flow(running, case):
     backend, what = case
     before = running.state()
     running.break_it(BACKENDS[backend][1][what])
-    eventually(lambda: is_back(running, before), DEADLINE_S)
-    eventually(running.flows, DEADLINE_S)
-    eventually(running.is_ready, DEADLINE_S)
+    eventually(lambda: is_back(running, before))
+    eventually(running.flows)
+    eventually(running.is_ready)
 
 
 def is_back(running, before):

@@ -14,7 +14,7 @@ from signal import SIGTERM
 
 import pytest
 from builders import json
-from deadline import eventually
+from deadline import PATIENCE_S, eventually
 
 from controlloop.client import UnreachableError, get_json
 from lab.cluster import NETWORK_CONFIG, NETWORK_CONFIG_KEY, SUBNETS_KEY, up
@@ -76,7 +76,7 @@ def refusal(lab, tmp_path, daemon, *flags, start_as=lambda argv: argv):
     environment = {"RUNTIME_DIRECTORY": str(tmp_path / "nodenet")}
     argv = start_as([program(daemon), *flags])
     with lab.host("node-2").popen(argv, environment=environment, stderr=subprocess.PIPE, text=True) as process:
-        return process.communicate(timeout=20)[1], process.returncode
+        return process.communicate(timeout=PATIENCE_S)[1], process.returncode
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_a_lease_that_claims_what_is_not_its_own_is_refused_and_the_overlay_goes
         assert reason in skipped(lab, "netagent")[key]
         assert len(skipped(lab, "netagent")[key]) < 500
         assert [node.run(command.split()) for command in OVERLAY] == before
-        assert node.succeeds(["ping", "-c1", "-W1", str(lab.pod_address("pod-1-1"))])
+        assert node.succeeds(["ping", "-c1", "-W30", str(lab.pod_address("pod-1-1"))])
 
 
 @pytest.mark.flannel("31")

@@ -7,11 +7,12 @@ from pathlib import Path
 from signal import SIGTERM
 
 import pytest
+from deadline import eventually
+from settled import has_settled
 
 from lab.cluster import up
 from lab.host import as_daemon
 from lab.topology import Spec
-from tests.deadline import eventually
 
 DAEMONS = ["netagent", "netproxy"]
 KERNEL = (
@@ -20,7 +21,7 @@ KERNEL = (
     "ip -6 route show table all",
     "ip rule",
     "ip neigh show nud permanent",
-    "bridge fdb",
+    "bridge fdb show state permanent",
     "nft list ruleset",
     "iptables-save",
     "ip6tables-save",
@@ -55,19 +56,12 @@ def lab():
 
 
 def dump(host):
-    """All that a daemon could have touched; comments with dates and packet counters left out."""
+    """All that a daemon could have touched; without dates, packet counters and what bridges have learned."""
     result = {}
     for command in KERNEL:
         lines = host.run(command.split()).splitlines()
         result[command] = [COUNTERS.sub("N", line) for line in lines if not line.startswith("#")]
     return result
-
-
-def has_settled(host):
-    """Each device that is up has its IPv6 address for good: the kernel hands them out a second or two after a cable."""
-    up, addresses = (host.run(["ip", "-o", *words]).splitlines() for words in (["link", "show", "up"], ["-6", "addr"]))
-    named = {line.split()[1].partition("@")[0] for line in addresses if "tentative" not in line}
-    return {line.split(": ")[1].partition("@")[0] for line in up} == named
 
 
 def clean_up(lab, daemon):
@@ -88,7 +82,7 @@ def cleaned(lab, neighborhood):
         lab.stop("node-2", daemon, SIGTERM)
         clean_up(lab, daemon)
     host = lab.host("node-2")
-    eventually(lambda: has_settled(host))
+    eventually(lambda: has_settled(host.run))
     yield host
     lab.start_daemons([("node-2", daemon) for daemon in DAEMONS])
 

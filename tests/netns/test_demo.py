@@ -13,6 +13,8 @@ from deadline import eventually
 
 from lab.cluster import STATE_DIR
 
+LONG_S = 240
+"""A demo takes some ten seconds on a quiet machine, and two at once are no quiet machine."""
 PODS = [f"pod-{node}-{number}" for node in (1, 2, 3) for number in (1, 2)]
 MACHINE = (
     "ip addr",
@@ -84,7 +86,7 @@ def two_at_once(tmp_path_factory):
     before, home = machine(), tmp_path_factory.mktemp("two")
     with ExitStack() as stack:
         runs = [stack.enter_context(demo(home / name)) for name in ("one", "other")]
-        ended = [(run, *run.process.communicate(timeout=60)) for run in runs]
+        ended = [(run, *run.process.communicate(timeout=LONG_S)) for run in runs]
     return before, [(run, run.process.returncode, stdout, stderr) for run, stdout, stderr in ended]
 
 
@@ -137,7 +139,7 @@ def test_an_interrupted_demo_takes_its_lab_with_it(tmp_path, moment, number):
     with demo(tmp_path / "home") as run:
         run.read_until(moment)
         run.process.send_signal(number)
-        _, stderr = run.process.communicate(timeout=20)
+        _, stderr = run.process.communicate(timeout=LONG_S)
     assert run.process.returncode == 130
     assert stderr.endswith("demo: interrupted; the lab is gone\n")
     assert run.leftovers() == []
@@ -149,7 +151,7 @@ def test_an_impatient_second_ctrl_c_does_not_stop_the_clean_up(tmp_path):
         for _ in range(2):
             run.process.send_signal(signal.SIGINT)
             eventually(lambda: pending(run.process.pid) == 0)
-        run.process.communicate(timeout=20)
+        run.process.communicate(timeout=LONG_S)
     assert run.process.returncode == 130
     assert run.leftovers() == []
 
@@ -170,6 +172,6 @@ def test_what_a_killed_demo_left_is_taken_down_by_the_next_one(tmp_path):
         killed.process.kill()
     assert killed.leftovers()
     with demo(tmp_path / "next") as following:
-        assert following.process.wait(timeout=60) == 0
+        assert following.process.wait(timeout=LONG_S) == 0
     assert killed.leftovers() == following.leftovers() == []
     assert machine() == before

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from certificates import Authority
-from deadline import eventually
+from deadline import PATIENCE_S, eventually
 from namespace import fresh_namespace
 
 from lab.etcd import EtcdServer, ServerTls
@@ -101,7 +101,7 @@ def test_the_command_line_of_flanneld_is_enough(node):
 
 def refusal(node, *flags, **environment):
     with node.agent(*flags, **environment) as agent:
-        _, error = agent.communicate(timeout=30)
+        _, error = agent.communicate(timeout=PATIENCE_S)
     assert agent.returncode == 2
     return error.splitlines()[-1]
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from deadline import eventually
+from deadline import PATIENCE_S, eventually
 from schemas import validated
 from whole_lab import bring_up
 
@@ -199,7 +199,7 @@ def test_following_goes_on_behind_a_restart_of_the_daemon(cluster, node):
             pass
         assert event["object"] == WEB
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert "netproxy does not answer" in err
     assert "answers again" in err
@@ -209,7 +209,7 @@ def test_following_goes_on_behind_a_restart_of_the_daemon(cluster, node):
 @in_one_mode
 def test_a_reader_that_goes_ends_it_without_a_word(node):
     script = f"{NETCTL} events -f | head -1; echo ${{PIPESTATUS[0]}}"
-    assert node.run(["bash", "-c", script], timeout_s=20).splitlines()[-1] == "0"
+    assert node.run(["bash", "-c", script], timeout_s=PATIENCE_S).splitlines()[-1] == "0"
 
 
 @in_one_mode

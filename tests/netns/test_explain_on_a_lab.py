@@ -5,7 +5,7 @@ import subprocess
 from signal import SIGCONT, SIGSTOP
 
 import pytest
-from deadline import eventually
+from deadline import PATIENCE_S, eventually
 from ordinary_user import as_ordinary_user
 from whole_lab import bring_up
 
@@ -37,7 +37,7 @@ def netctl(cluster, *arguments, node="node-1"):
     """Exit code, output and errors."""
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with cluster.host(node).popen(["netctl", *arguments], **options) as process:
-        output, errors = process.communicate(timeout=30)
+        output, errors = process.communicate(timeout=PATIENCE_S)
     return process.returncode, output, errors
 
 
@@ -184,7 +184,7 @@ def test_bad_words(lab, arguments, words):
 def test_without_the_right_to_read_rules(lab):
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with lab.host("node-1").popen(as_ordinary_user(["netctl", "explain", f"{WEB}:80"]), **options) as process:
-        output, errors = process.communicate(timeout=30)
+        output, errors = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, output) == (5, "")
     assert "root" in errors
     assert "Traceback" not in errors

@@ -12,7 +12,7 @@ from functools import partial
 from ipaddress import ip_address, ip_network
 
 import pytest
-from deadline import eventually
+from deadline import PATIENCE_S, eventually
 from namespace import fresh_namespace, setns
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment
@@ -107,7 +107,7 @@ class Host:
     def socket(self, family, bind, *, mark=0):
         with entered(self.name):
             made = self._stack.enter_context(socket.socket(AF[family], socket.SOCK_DGRAM))
-        made.settimeout(5)
+        made.settimeout(PATIENCE_S)
         if mark:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
         made.bind(bind)

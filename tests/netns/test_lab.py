@@ -22,7 +22,7 @@ NETCTL = str(Path(sys.executable).with_name("netctl"))
 
 
 def netctl(*arguments, stdin=""):
-    return subprocess.run([NETCTL, *arguments], input=stdin, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run([NETCTL, *arguments], input=stdin, capture_output=True, text=True, check=False, timeout=240)
 
 
 def lab(command, *arguments, stdin="", name=NAME):

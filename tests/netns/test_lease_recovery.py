@@ -151,7 +151,7 @@ def test_a_store_that_was_emptied_gets_the_same_leases_again(lab):
     before, config = lab.leases(), etcdctl(lab, "get", "--print-value-only", NETWORK_CONFIG_KEY).strip()
     exchange_store(lab)
     lab.put(NETWORK_CONFIG_KEY, config)
-    eventually(lambda: lab.leases() == before, 30)
+    eventually(lambda: lab.leases() == before)
     eventually(lambda: all_pods_answer(lab))
 
 
@@ -167,9 +167,9 @@ def test_a_store_that_was_restored_gets_what_it_lacks_and_its_word_counts_for_th
     lab.start_etcd()
     lab.start_daemons([("node-1", "netagent")])
     etcdctl(lab, "del", f"{SUBNETS_KEY}/{FOREIGN}-24")
-    eventually(lambda: lab.leases() == before and not mentions(lab, "node-1"), 30)
+    eventually(lambda: lab.leases() == before and not mentions(lab, "node-1"))
     exchange_store(lab, tmp_path / "older")
-    eventually(lambda: lab.leases() == {**before, f"{FOREIGN}-24": json.loads(FOREIGN_LEASE)}, 30)
+    eventually(lambda: lab.leases() == {**before, f"{FOREIGN}-24": json.loads(FOREIGN_LEASE)})
     eventually(lambda: len(mentions(lab, "node-1")) == 3)
     eventually(lambda: all_pods_answer(lab))
 
@@ -190,7 +190,7 @@ def test_an_etcd_that_is_cut_off_without_a_word_is_missed_and_found_again(lab, n
     log = lab.log_of("node-2", "netagent")
     told = log.stat().st_size
     lab.put(f"{SUBNETS_KEY}/{FOREIGN}-24", FOREIGN_LEASE)
-    eventually(lambda: b"leases are not followed" in log.read_bytes()[told:], 20)
+    eventually(lambda: b"leases are not followed" in log.read_bytes()[told:])
     no_packets_to_node_2()
     eventually(lambda: len(mentions(lab, "node-2")) == 3)
     etcdctl(lab, "del", f"{SUBNETS_KEY}/{FOREIGN}-24")

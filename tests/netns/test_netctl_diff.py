@@ -122,19 +122,19 @@ def drift(lab):
 
 def test_a_fight_over_a_rule_shows_as_drift_of_its_service(lab):
     with fight(lab, UNDO[lab.spec.mode]):
-        eventually(lambda: any(each["owner"] in ("Service default/web", "netproxy") for each in drift(lab)), 30)
+        eventually(lambda: any(each["owner"] in ("Service default/web", "netproxy") for each in drift(lab)))
         found = drift(lab)
     assert all(each["cause"] == "missing" for each in found)
     assert all("netproxy" in each["place"] or "iptables" in each["place"] for each in found)
-    eventually(lambda: exit_code(lab, "diff") == 0, 30)
+    eventually(lambda: exit_code(lab, "diff") == 0)
 
 
 @in_one_mode
 def test_a_fight_over_a_route_shows_as_drift_of_its_peer(lab):
     [route] = [each for each in json.loads(run(lab, "get", "routes", "-o", "json"))["items"] if each["peer"]]
     with fight(lab, f"ip route del {route['prefix']}"):
-        eventually(lambda: any(each["owner"] == f"peer {route['peer']}" for each in drift(lab)), 30)
-    eventually(lambda: exit_code(lab, "diff") == 0, 30)
+        eventually(lambda: any(each["owner"] == f"peer {route['peer']}" for each in drift(lab)))
+    eventually(lambda: exit_code(lab, "diff") == 0)
 
 
 @in_one_mode
@@ -147,7 +147,7 @@ def test_a_daemon_that_hangs_is_silent(lab):
         assert [each["daemon"] for each in document["unread"]] == ["netproxy"]
     finally:
         os.kill(process.pid, signal.SIGCONT)
-    eventually(lambda: exit_code(lab, "diff") == 0, 30)
+    eventually(lambda: exit_code(lab, "diff") == 0)
 
 
 @in_one_mode

@@ -42,7 +42,7 @@ def captured(cluster, tmp_path_factory):
     argv = ["tcpdump", "-i", "eth0", "-n", "-U", "--immediate-mode", "-w", str(file), "udp port 8472"]
     with cluster.host("node-2").popen(argv, stderr=subprocess.PIPE, text=True) as tcpdump:
         assert "listening" in tcpdump.stderr.readline()
-        cluster.host("pod-1-1").run(["ping", "-c3", "-i0.05", "-W2", str(cluster.pod_address("pod-2-1"))])
+        cluster.host("pod-1-1").run(["ping", "-c3", "-i0.05", "-W30", str(cluster.pod_address("pod-2-1"))])
         eventually(lambda: file.exists() and len(pings(rdpcap(str(file)))) >= 6)
         tcpdump.terminate()
     return rdpcap(str(file))
@@ -72,7 +72,7 @@ def test_a_packet_between_pods_travels_as_the_leases_say(cluster, captured, vtep
 def test_the_largest_packet_a_pod_may_send_fits_the_underlay(cluster):
     """1450 bytes inside, 1500 outside, and nothing is fragmented."""
     target = str(cluster.pod_address("pod-3-1"))
-    cluster.host("pod-1-1").run(["ping", "-c1", "-W2", "-M", "do", "-s", str(1450 - 28), target])
+    cluster.host("pod-1-1").run(["ping", "-c1", "-W30", "-M", "do", "-s", str(1450 - 28), target])
 
 
 def test_every_pod_reaches_every_pod(cluster):

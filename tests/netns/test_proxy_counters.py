@@ -81,5 +81,5 @@ def test_traffic_is_no_drift(proxy):
     # After a set that is not ours, all is looked at.
     proxy.sh("nft add set ip netproxy guest '{ type mark; }'")
     eventually(lambda: proxy.status()["rules"]["nftables-ip"]["audits"] > audits)
-    eventually(proxy.is_ready)
+    eventually(lambda: proxy.is_ready() and proxy.repairs() > repairs)
     assert proxy.repairs() == repairs + 1

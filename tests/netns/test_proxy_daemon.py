@@ -46,6 +46,9 @@ def test_metrics_can_be_read_and_count_what_happens_under_the_names_of_kube_prox
     before = proxy.metrics()
     proxy.serve("counted", "10.96.30.1", ["pod-1-1"])
     proxy.answers("10.96.30.1", ["pod-1-1"])
+    # A connection may come through before those who wrote the rules have noted how long that took.
+    count = f'{PREFIX}_duration_seconds_count{{ip_family="IPv4"}}'
+    eventually(lambda: proxy.metrics()[count] > before[count] and proxy.is_ready())
     now = proxy.metrics()
 
     def grown(name):
@@ -53,7 +56,6 @@ def test_metrics_can_be_read_and_count_what_happens_under_the_names_of_kube_prox
 
     assert grown(f"{PREFIX}_service_changes_total") == 1
     assert grown(f"{PREFIX}_endpoint_changes_total") == 1
-    assert grown(f'{PREFIX}_duration_seconds_count{{ip_family="IPv4"}}') >= 1
     assert grown("netproxy_services") == grown("netproxy_frontends") == grown("netproxy_endpoints") == 1
     assert now[f"{PREFIX}_service_changes_pending"] == 0
     assert now[f"{PREFIX}_last_timestamp_seconds"] >= now[f"{PREFIX}_last_queued_timestamp_seconds"]
@@ -157,10 +159,10 @@ def test_while_the_api_server_is_away_all_goes_on_and_what_changed_meanwhile_arr
     with proxy.server.away():
         proxy.back("lasting", ["pod-1-2"])
         proxy.take_away("leaving")
-        eventually(lambda: proxy.status()["source"]["away"], 20)
+        eventually(lambda: proxy.status()["source"]["away"])
         assert proxy.is_ready(), "the kernel holds what was last asked for"
         assert proxy.call("pod-1-3", "10.96.30.4") == "pod-1-1"
-    eventually(lambda: proxy.call("pod-1-3", "10.96.30.4", within_s=0.5) == "pod-1-2", 30)
+    eventually(lambda: proxy.call("pod-1-3", "10.96.30.4", within_s=0.5) == "pod-1-2")
     eventually(lambda: not proxy.status()["source"]["away"])
     assert proxy.call("pod-1-3", "10.96.30.5", within_s=0.3) != "pod-1-1"
     proxy.take_away("lasting")

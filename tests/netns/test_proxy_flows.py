@@ -7,8 +7,8 @@ from pathlib import Path
 from signal import SIGKILL, SIGTERM
 
 import pytest
-from deadline import eventually
-from proxy_lab import NODE
+from deadline import PATIENCE_S, eventually
+from proxy_lab import LOOK_AGAIN_S, NODE
 
 from lab.workload import BARE_PYTHON, RESPONDER
 
@@ -47,7 +47,7 @@ class Target:
     def answers_new(self):
         """Who answers a client that was not there before."""
         with self.datagrams() as ask:
-            return ask()
+            return ask(LOOK_AGAIN_S)
 
 
 @pytest.fixture(params=["cluster IP", "node port"])
@@ -59,7 +59,7 @@ def target(proxy, request):
 
 
 def from_now_on(ask, answer):
-    eventually(lambda: ask() == answer)
+    eventually(lambda: ask(LOOK_AGAIN_S) == answer)
     assert [ask() for _ in range(3)] == [answer] * 3
 
 
@@ -97,7 +97,7 @@ def test_a_service_that_is_deleted_has_no_flows_either(target):
     with target.datagrams() as ask:
         from_now_on(ask, "pod-1-1")
         target.lab.take_away(target.name)
-        eventually(lambda: not ask().startswith("pod"))
+        eventually(lambda: not ask(LOOK_AGAIN_S).startswith("pod"))
 
 
 @pytest.mark.kube_proxy("6.2-32")
@@ -195,8 +195,8 @@ def test_connections_to_an_endpoint_that_is_gone_are_reset_when_the_drain_time_i
 
 
 def test_an_endpoint_that_is_back_before_the_drain_time_keeps_its_connections(proxy, held):
-    name, address, connection = held(annotations={"nodenet.io/drain-timeout": "1s"})
-    other_name, _, other = held(annotations={"nodenet.io/drain-timeout": "1s"})
+    name, address, connection = held(annotations={"nodenet.io/drain-timeout": "3s"})
+    other_name, _, other = held(annotations={"nodenet.io/drain-timeout": "3s"})
     for each in (name, other_name):
         proxy.back(each, ["pod-1-2"])
     proxy.answers(address, ["pod-1-2"])
@@ -225,7 +225,7 @@ def test_no_connection_is_lost_while_the_daemon_is_away_and_comes_back(proxy, nu
         proxy.start_daemons([(NODE, "netproxy")])
         assert {proxy.call("pod-1-2", address) for _ in range(20)} == {"pod-1-1"}
     finally:
-        words = traffic.communicate("stop\n", timeout=20)[0].split()
+        words = traffic.communicate("stop\n", timeout=PATIENCE_S)[0].split()
     counts = {key: int(value) for key, _, value in (word.partition("=") for word in words[1:])}
     assert counts["sent"] > 20
     assert counts["received"] == counts["echoes"] == counts["sent"]

@@ -5,7 +5,8 @@ from pathlib import Path
 from signal import SIGKILL, SIGTERM
 
 import pytest
-from deadline import eventually
+from deadline import PATIENCE_S, eventually
+from settled import has_settled
 
 from controlloop.client import get_json
 from lab.workload import BARE_PYTHON, apply, call, endpoint_slice, service
@@ -36,7 +37,7 @@ class Traffic:
 
     def stop(self):
         """What was sent and what came back."""
-        words = self.process.communicate("stop\n", timeout=20)[0].split()
+        words = self.process.communicate("stop\n", timeout=PATIENCE_S)[0].split()
         return {key: int(value) for key, _, value in (word.partition("=") for word in words[1:])}
 
 
@@ -73,6 +74,7 @@ def kernel_state(host):
 @pytest.mark.parametrize("program", ["netproxy", "netagent"])
 def test_a_restarted_daemon_rewrites_nothing(served, program):
     node = served.host("node-3")
+    eventually(lambda: has_settled(node.run))
     before = without_counters(kernel_state(node))
     served.stop("node-3", program, SIGKILL)
     served.start_daemons([("node-3", program)])
@@ -91,10 +93,10 @@ def without_counters(state):
 
 
 @pytest.mark.parametrize("program", ["netproxy", "netagent"])
-def test_sigterm_stops_a_daemon_within_two_seconds(served, program):
+def test_sigterm_stops_a_daemon(served, program):
     process = served.process("node-3", program)
     served.stop("node-3", program, SIGTERM)
-    eventually(lambda: not process.is_alive(), timeout_s=2.0)
+    eventually(lambda: not process.is_alive())
     assert "stopping" in served.log_of("node-3", program).read_text()
     served.start_daemons([("node-3", program)])
 
@@ -103,13 +105,13 @@ def test_while_etcd_is_away_services_go_on_and_what_is_changed_afterwards_arrive
     caller, node = served.host("pod-1-1"), served.host("node-1")
     served.stop("etcd", "etcd", SIGKILL)
     try:
-        eventually(lambda: status_of(node)["source"]["away"], 30)
+        eventually(lambda: status_of(node)["source"]["away"])
         assert status_of(node)["ready"]
         assert call(caller, ADDRESS, 80)[0].startswith("pod-2-1")
     finally:
         served.start_etcd()
     apply(served, endpoint_slice("steady-tcp", served, ["pod-3-1"]))
-    eventually(lambda: call(caller, ADDRESS, 80)[0].startswith("pod-3-1"), 30)
+    eventually(lambda: call(caller, ADDRESS, 80)[0].startswith("pod-3-1"))
     eventually(lambda: not status_of(node)["source"]["away"])
 
 

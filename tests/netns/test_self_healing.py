@@ -9,10 +9,8 @@ from deadline import eventually
 from overlay_lab import overlay_lab
 
 from controlloop.client import get_json
+from controlloop.repairs import BURST, PERIOD_S
 from lab.host import ProgramError
-
-DEADLINE_S = 5.0
-"""What a loaded machine is given; the time that was needed is printed."""
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +69,12 @@ def pings(lab):
     return lab.host("pod-1-1").succeeds(["ping", "-c1", "-W1", str(lab.pod_address("pod-2-1"))])
 
 
-def back_within_deadline(lab, node, before):
+def comes_back(lab, node, before):
+    """In how many milliseconds."""
     started = time.monotonic()
-    eventually(lambda: matches(node, before), timeout_s=DEADLINE_S)
+    eventually(lambda: matches(node, before))
     took_ms = (time.monotonic() - started) * 1000
-    eventually(lambda: pings(lab), timeout_s=DEADLINE_S)
+    eventually(lambda: pings(lab))
     return took_ms
 
 
@@ -116,7 +115,7 @@ def test_drift_is_repaired_at_once_and_counted(lab, node, peer, what):
     kind, command = DRIFT[what]
     before, repairs = overlay_of(node), status(node)["repairs"].get(kind, 0)
     sh(node, command.format(**peer))
-    took_ms = back_within_deadline(lab, node, before)
+    took_ms = comes_back(lab, node, before)
     print(f"\n{what}: seen back after {took_ms:.0f} ms")
     eventually(lambda: status(node)["repairs"].get(kind, 0) > repairs)
     eventually(lambda: is_ready(node))
@@ -128,7 +127,7 @@ def test_an_underlay_that_was_down_carries_the_overlay_again(lab, node):
     sh(node, "ip link set eth0 down")
     sh(node, "ip link set eth0 up")
     sh(node, "ip route add default via 10.10.255.2")
-    back_within_deadline(lab, node, before)
+    comes_back(lab, node, before)
     eventually(lambda: is_ready(node))
 
 
@@ -148,7 +147,7 @@ def test_a_nic_that_was_deleted_and_made_again_gets_its_overlay_back_with_the_sa
     before, leases = overlay_of(other), lab.leases()
     sh(other, "ip link del flannel.1")
     replace_nic(lab, "node-2", "10.10.0.2/16")
-    took_ms = back_within_deadline(lab, other, before)
+    took_ms = comes_back(lab, other, before)
     print(f"\nNIC made again: seen back after {took_ms:.0f} ms")
     assert lab.leases() == leases
     eventually(lambda: is_ready(other))
@@ -162,29 +161,30 @@ def test_a_new_address_of_the_underlay_is_published_in_place_and_used(lab, other
             sh(other, f"ip address {line} dev eth0")
         sh(other, "ip route replace default via 10.10.255.2")
         moved = {**before, "vxlan": {**before["vxlan"], "local": new}}
-        eventually(lambda moved=moved: matches(other, moved), timeout_s=DEADLINE_S)
-        eventually(lambda new=new: new in {lease["PublicIP"] for lease in lab.leases().values()}, timeout_s=DEADLINE_S)
+        eventually(lambda moved=moved: matches(other, moved))
+        eventually(lambda new=new: new in {lease["PublicIP"] for lease in lab.leases().values()})
         assert lab.leases().keys() == leases.keys()
-        eventually(lambda: pings(lab), timeout_s=DEADLINE_S)
+        eventually(lambda: pings(lab))
         eventually(lambda: is_ready(other))
     assert overlay_of(other) == before
     assert lab.leases() == leases
 
 
 def test_another_writer_that_keeps_undoing_us_is_named_and_not_fought_without_end(lab, node, peer):
-    before = status(node)["repairs"]["fdb"]
+    before, began = status(node)["repairs"].get("fdb", 0), time.monotonic()
     vandal = ["bash", "-c", f"while true; do bridge fdb del {peer['mac']} dev flannel.1 2>/dev/null; sleep 0.01; done"]
     with node.popen(vandal) as process:
         try:
             found = eventually(lambda: [each for each in status(node)["findings"] if peer["mac"] in each["name"]])
             assert not is_ready(node)
-            assert status(node)["repairs"]["fdb"] - before <= 12
+            repairs = status(node)["repairs"]["fdb"] - before
+            assert repairs <= BURST + (time.monotonic() - began) / PERIOD_S + 2
         finally:
             process.kill()
     assert (found[0]["code"], "undone" in found[0]["reason"]) == ("NN108", True)
     assert "repairs held back" in lab.log_of("node-1", "netagent").read_text()
-    eventually(lambda: pings(lab), timeout_s=15.0)
-    eventually(lambda: is_ready(node), timeout_s=15.0)
+    eventually(lambda: pings(lab))
+    eventually(lambda: is_ready(node))
 
 
 def test_a_storm_of_foreign_changes_costs_little_and_drift_behind_it_is_found(lab, node, peer):
@@ -196,7 +196,7 @@ def test_a_storm_of_foreign_changes_costs_little_and_drift_behind_it_is_found(la
         node.run(["ip", "-batch", "-"], stdin="\n".join(batch) + "\n")
     sh(node, "ip neigh flush dev eth0 nud permanent")
     sh(node, f"ip route del {peer['subnet']}")
-    back_within_deadline(lab, node, before)
+    comes_back(lab, node, before)
     eventually(lambda: is_ready(node))
 
 
@@ -210,10 +210,10 @@ def test_a_registry_that_is_away_makes_a_node_unready_and_its_return_ready(lab, 
     tries = attempts(lab)
     lab.stop("etcd", "etcd", SIGTERM)
     try:
-        waiting = eventually(lambda: status(node)["waiting_for"], timeout_s=20.0)
+        waiting = eventually(lambda: status(node)["waiting_for"])
         assert "registry" in waiting
         assert pings(lab)
         assert 1 <= attempts(lab) - tries < 60, "it asks again and again without a pause"
     finally:
         lab.start_etcd()
-    eventually(lambda: is_ready(node), timeout_s=20.0)
+    eventually(lambda: is_ready(node))

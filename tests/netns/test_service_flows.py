@@ -3,6 +3,7 @@
 Where each kind of connection lands is judged without daemons, in tests/netns/proxy.
 """
 
+from functools import partial
 from ipaddress import ip_address
 
 import pytest
@@ -32,9 +33,15 @@ def addresses(cluster):
             objects.append(endpoint_slice(full, cluster, pods, protocol=protocol))
     apply(cluster, *objects)
     for node in cluster.nodes:
-        for address in result.values():
-            eventually(lambda n=node, a=address: call(n, a, 80)[0] != "timeout")
+        for name, address in result.items():
+            for protocol in PROTOCOLS:
+                answer = "pod-" if wanted[name][0] else "refused"
+                eventually(partial(is_answered, node, address, protocol, answer))
     return result
+
+
+def is_answered(node, address, protocol, answer):
+    return call(node, address, 80, protocol=protocol.lower())[0].startswith(answer)
 
 
 def source_of(answer):
@@ -53,7 +60,7 @@ def test_pod_to_cluster_ip_lands_on_an_endpoint_and_keeps_its_source(cluster, ad
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_node_to_cluster_ip_is_masqueraded(cluster, addresses, protocol):
     node = cluster.host("node-2")
-    answers = call(node, addresses["spread"], 80, protocol=protocol.lower(), count=30)
+    answers = call(node, addresses["spread"], 80, protocol=protocol.lower(), count=60)
     assert set(spread(answers)) == set(ONE_ON_EACH_NODE)
     # From 10.10.0.2 by itself; masqueraded it has the address of the interface it left by, and that is in the overlay.
     assert all(source_of(answer) in POD_NETWORK for answer in answers)
@@ -61,7 +68,7 @@ def test_node_to_cluster_ip_is_masqueraded(cluster, addresses, protocol):
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_client_outside_to_cluster_ip_is_masqueraded(cluster, addresses, protocol):
-    answers = call(cluster.host("client"), addresses["spread"], 80, protocol=protocol.lower(), count=30)
+    answers = call(cluster.host("client"), addresses["spread"], 80, protocol=protocol.lower(), count=60)
     assert set(spread(answers)) == set(ONE_ON_EACH_NODE)
     assert all(source_of(answer) in POD_NETWORK for answer in answers)
 

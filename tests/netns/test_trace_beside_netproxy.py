@@ -4,7 +4,7 @@ import json
 import subprocess
 
 import pytest
-from deadline import eventually
+from deadline import PATIENCE_S, eventually
 from proxy_lab import NODE, VARIANTS, bring_up_proxy
 from schemas import validated
 
@@ -26,14 +26,14 @@ def lab(request):
 
 def trace(lab, *arguments, call):
     """Exit code, the document, and what it said on stderr."""
-    argv = ["netctl", "trace", *arguments, "-o", "json", "--count", "1", "--timeout", "20s"]
+    argv = ["netctl", "trace", *arguments, "-o", "json", "--count", "1", "--timeout", "60s"]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with lab.host(NODE).popen(argv, **streams) as process:
         line = process.stderr.readline()
         while line and "waiting for" not in line:
             line = process.stderr.readline()
         call()
-        output, errors = process.communicate(timeout=30)
+        output, errors = process.communicate(timeout=2 * PATIENCE_S)
     assert output, errors
     return process.returncode, validated(json.loads(output))["items"][0]
 
@@ -63,6 +63,6 @@ def test_netproxy_repairs_nothing(lab):
 def test_a_service_that_is_none(lab):
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with lab.host(NODE).popen(["netctl", "trace", "default/nope"], **streams) as process:
-        output, errors = process.communicate(timeout=30)
+        output, errors = process.communicate(timeout=2 * PATIENCE_S)
     assert (process.returncode, output) == (2, "")
     assert "serves no such Service" in errors

@@ -36,7 +36,7 @@ PORTS = {
 LINGER_NOT = b"\1\0\0\0\0\0\0\0"
 """struct linger: close with a reset at once, so that no port is kept back."""
 
-SO_SNDBUFFORCE = 32  # asm-generic/socket.h
+SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33  # asm-generic/socket.h
 REFUSALS = (errno.ECONNREFUSED, errno.ECONNRESET)
 CALLING_PORTS = range(32768, 61000)
 """Each call has the next one. The kernel would take any, and conntrack would know some of them from an earlier call."""
@@ -238,7 +238,7 @@ class Switchboard:
                 continue
             looked = now
             for opened, call in list(undecided.items()):
-                if now - started >= wait(call) or _was_refused(call):
+                if _was_refused(call) or now - started >= wait(call):
                     self._selector.unregister(opened)
                     del undecided[opened]
 
@@ -255,7 +255,7 @@ def _datagram_server(port: int) -> socket.socket:
     opened = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+    opened.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 22)
     opened.bind(("::", port))
     return opened
 

@@ -17,7 +17,7 @@ from scapy.packet import Packet
 from controlloop.family import Family, IPAddress
 from lab.wiring import ip
 
-WITHIN_S = 5.0
+WITHIN_S = 30.0
 ALL_PROTOCOLS = 3  # ETH_P_ALL
 FAR_OUTSIDE = 1 << 30
 """Of any TCP window."""

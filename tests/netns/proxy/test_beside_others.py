@@ -19,7 +19,7 @@ both_families = pytest.mark.parametrize("family", Family)
 EARLY, LATE = "2024-01-01T00:00:00Z", "2025-01-01T00:00:00Z"
 HEALTH_PORT = 31000
 PLUGINS = "/usr/lib/cni"
-WITHIN_S = 3.0
+WITHIN_S = 30.0
 
 
 def node_port(name="web", at="cluster-ip", number=30080, **spec):

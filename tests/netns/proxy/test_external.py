@@ -4,6 +4,7 @@ import pytest
 from disturbances import own_address
 from manifests import endpoint, port, service, slices
 from network import ADDRESSES, CROWD_NETWORKS
+from tables import ANSWER_WITHIN_S
 
 from controlloop.family import Family
 
@@ -267,6 +268,6 @@ def test_a_rolling_update_interrupts_nobody(rig):
             rig.add(slices(*dict.fromkeys(["pod-1-2", ready]), endpoint(leaving, ready=False, terminating=True)))
             new = rig.call("client", "vip", 80, count=24)
             assert {call.outcome for call in new} <= {"pod-1-2", "pod-2-2"}
-            assert all(rig.board.echo(call, b"hello", within_s=3) == 5 for call in held)
+            assert all(rig.board.echo(call, b"hello", within_s=ANSWER_WITHIN_S) == 5 for call in held)
         rig.add(slices("pod-1-2", "pod-2-2"))
-        assert all(rig.board.echo(call, b"hello", within_s=3) == 5 for call in held)
+        assert all(rig.board.echo(call, b"hello", within_s=ANSWER_WITHIN_S) == 5 for call in held)

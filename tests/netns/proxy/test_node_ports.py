@@ -4,6 +4,7 @@ import pytest
 from manifests import port, service, slices
 from network import ADDRESSES
 from rig import only_iptables, only_nftables
+from tables import ANSWER_WITHIN_S
 
 from controlloop.family import Family
 
@@ -167,4 +168,4 @@ def test_answers_still_come_back_to_loopback(rig):
     (call,) = rig.call("localhost", "localhost", 30080)
     assert call.outcome == "pod-2-1"
     rig.add(slices("pod-2-1", "pod-1-1"))
-    assert rig.board.echo(call, b"still there", within_s=3) == len(b"still there")
+    assert rig.board.echo(call, b"still there", within_s=ANSWER_WITHIN_S) == len(b"still there")

@@ -2,6 +2,7 @@
 
 import pytest
 from manifests import endpoint, port, service, slices
+from tables import ANSWER_WITHIN_S
 
 kube_proxy = pytest.mark.kube_proxy
 
@@ -150,9 +151,9 @@ def test_a_terminating_endpoint_keeps_its_connections(rig):
     (held,) = rig.call("pod-1-3", "cluster-ip", 80)
     rig.add(endpoints(pod_1_1=LEAVING, pod_2_1=READY))
     rig.expect("pod-1-3 -> cluster-ip:80 = pod-2-1")
-    assert rig.board.echo(held, b"still there", within_s=3) == len(b"still there")
+    assert rig.board.echo(held, b"still there", within_s=ANSWER_WITHIN_S) == len(b"still there")
     rig.add(slices("pod-2-1"))
-    assert rig.board.echo(held, b"still there", within_s=3) == len(b"still there")
+    assert rig.board.echo(held, b"still there", within_s=ANSWER_WITHIN_S) == len(b"still there")
 
 
 def in_zone(*zones):

@@ -3,6 +3,7 @@
 import pytest
 from manifests import port, service, slices
 from network import ADDRESSES
+from tables import ANSWER_WITHIN_S
 
 from controlloop.family import Family
 
@@ -61,7 +62,7 @@ def test_a_restart_writes_what_is_different_and_forgets_nobody(rig):
     assert set(rig.written.values()) == {0}
     rig.restart(ours, slices(*THREE), others(4), numbered(4, "pod-2-2"), numbered(5, "pod-1-1"))
     assert all(0 < written <= 40 for written in rig.written.values()), rig.written
-    assert all(rig.board.echo(call, b"still there", within_s=3) == 11 for call in held)
+    assert all(rig.board.echo(call, b"still there", within_s=ANSWER_WITHIN_S) == 11 for call in held)
     assert set(rig.spread("client", "cluster-ip", 80, count=20)) == home
     rig.expect("""
         client -> node-1:31003 = pod-1-1 pod-1-2 pod-2-1 masqueraded

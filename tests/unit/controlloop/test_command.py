@@ -5,7 +5,7 @@ import subprocess
 from threading import Event
 
 import pytest
-from deadline import eventually
+from deadline import PATIENCE_S, eventually
 
 from controlloop.command import CommandError, own_processes, run
 from lab.processes import start_time
@@ -42,7 +42,7 @@ async def test_a_program_that_leaves_its_input_unread_does_no_harm():
 async def test_a_cancelled_caller_takes_the_program_with_it(tmp_path):
     pid_file = tmp_path / "pid"
     running = asyncio.create_task(run(["sh", "-c", f"echo $$ >{pid_file}; exec sleep 60"]))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not (pid_file.exists() and pid_file.read_text()):  # noqa: ASYNC110 - another process makes it true
             await asyncio.sleep(0.005)
     running.cancel()

@@ -4,6 +4,8 @@ import asyncio
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from deadline import PATIENCE_S
+
 from controlloop.errors import CompactedError, UnavailableError
 from controlloop.following import Following
 
@@ -43,7 +45,7 @@ class Scripted:
             yield step
 
     async def take(self, count):
-        async with aclosing(self.following.news()) as news, asyncio.timeout(10):
+        async with aclosing(self.following.news()) as news, asyncio.timeout(PATIENCE_S):
             return [await anext(news) for _ in range(count)]
 
 
@@ -68,7 +70,7 @@ async def test_a_watch_goes_on_where_it_broke_off_and_lists_again_only_after_a_g
 async def test_away_says_why_until_something_is_heard_or_the_watch_stands(caplog):
     script = Scripted([UnavailableError("refused")], [Step(1)], [Step(2), UnavailableError("cut")])
     assert script.following.away == ""
-    async with aclosing(script.following.news()) as news, asyncio.timeout(10):
+    async with aclosing(script.following.news()) as news, asyncio.timeout(PATIENCE_S):
         first = asyncio.ensure_future(anext(news))
         while not caplog.messages:  # noqa: ASYNC110 - a log line wakes nobody
             await asyncio.sleep(0)

@@ -6,6 +6,7 @@ import stat
 from contextlib import asynccontextmanager
 
 import pytest
+from deadline import PATIENCE_S
 
 from controlloop import http_server
 from controlloop.client import UnreachableError, get_json
@@ -29,7 +30,7 @@ def path(tmp_path):
 @asynccontextmanager
 async def serving(path):
     task = asyncio.create_task(HealthServer(path, ROUTES).run())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not path.is_socket() or path.stat().st_mode & 0o777 != 0o660:  # noqa: ASYNC110 - a file says so
             await asyncio.sleep(0)
     try:
@@ -50,7 +51,7 @@ async def ask(path, request):
     reader, writer = await asyncio.open_unix_connection(path)
     writer.write(request)
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             return await reader.read()
     except ConnectionResetError:
         return b""
@@ -103,7 +104,7 @@ async def test_who_asks_and_does_not_read_is_cut_off(server, path, monkeypatch):
     """What it would not take may be megabytes, and must not stay in memory as long as it likes."""
     monkeypatch.setattr(http_server, "REQUEST_TIMEOUT_S", 0.2)
     with socket.socket(socket.AF_UNIX) as slow:
-        slow.settimeout(5)
+        slow.settimeout(PATIENCE_S)
         slow.connect(str(path))
         slow.sendall(get("/large"))
         assert await ask(path, b"GET /sta") == b"", "who came later has been sent away"

@@ -3,6 +3,7 @@
 import socket
 
 import pytest
+from deadline import PATIENCE_S
 
 from controlloop.notify import Notifier
 
@@ -11,7 +12,7 @@ from controlloop.notify import Notifier
 def supervisor(request, tmp_path, monkeypatch):
     name = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
-        heard.settimeout(2)
+        heard.settimeout(PATIENCE_S)
         heard.bind(name if request.param == "path" else f"\0{name}")
         monkeypatch.setenv("NOTIFY_SOCKET", name if request.param == "path" else f"@{name}")
         yield heard

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from deadline import PATIENCE_S
 
 from controlloop.errors import UnavailableError
 from controlloop.runner import Backoff, Runner
@@ -27,7 +28,7 @@ class Job:
 
 async def run_until(runner, condition, running=None):
     task = running or asyncio.create_task(runner.run())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110 - any turn of the loop may make it true
             await asyncio.sleep(0)
     task.cancel()

@@ -9,6 +9,7 @@ from functools import partial
 from ipaddress import ip_address, ip_network
 
 import pytest
+from deadline import PATIENCE_S
 
 from controlloop.errors import OperatorError
 from controlloop.family import Family
@@ -98,8 +99,8 @@ class Running:
         return next((record for record in listing.records if b'"192.0.2.1"' in record.value), None)
 
 
-async def until(condition, within_s=5.0):
-    deadline = time.monotonic() + within_s
+async def until(condition):
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         await asyncio.sleep(0.005)
@@ -159,7 +160,7 @@ async def test_a_lost_lease_is_acquired_again_in_place(running):
         await until(lambda: running.status.document()["ready"])
         record = await running.own_record()
         await running.registry.remove(record)
-        async with asyncio.timeout(5), aclosing(running.registry.watch(record.revision)) as batches:
+        async with asyncio.timeout(PATIENCE_S), aclosing(running.registry.watch(record.revision)) as batches:
             again = [batch.put[0].key async for batch in first_put(batches)]
         assert again == [record.key]
 

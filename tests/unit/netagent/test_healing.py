@@ -4,6 +4,7 @@ import asyncio
 import os
 
 import pytest
+from deadline import PATIENCE_S
 
 from controlloop.delta import Delta
 from controlloop.repairs import BURST
@@ -35,7 +36,7 @@ async def healing(woken):
 
 
 async def gathered(woken):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await woken.event.wait()
     woken.event.clear()
 

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from deadline import PATIENCE_S
 
 from netagent import patrol
 from netagent.patrol import LOOK_S, SHARE, USUAL, Patrol
@@ -30,7 +31,7 @@ async def woken(place, one):
     """Let it walk until it wakes us."""
     awake = asyncio.Event()
     walk = asyncio.create_task(one.run(awake.set))
-    await asyncio.wait_for(awake.wait(), 5)
+    await asyncio.wait_for(awake.wait(), PATIENCE_S)
     walk.cancel()
     await asyncio.wait([walk])
 
@@ -40,7 +41,7 @@ async def test_it_goes_again_and_again_and_wakes_only_when_something_differs(pla
     monkeypatch.setattr(patrol, "SHARE", 1e-9)
     one, awake = Patrol(place.look, lambda: {"what": "is desired"}), asyncio.Event()
     walk = asyncio.create_task(one.run(awake.set))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while place.looks < 3:  # noqa: ASYNC110 - any turn of the loop may make it true
             await asyncio.sleep(0)
         assert not awake.is_set()

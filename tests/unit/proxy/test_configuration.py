@@ -6,6 +6,7 @@ from ipaddress import ip_network
 
 import pytest
 import yaml
+from deadline import PATIENCE_S
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -238,7 +239,7 @@ async def test_a_changed_file_is_read_again_and_a_broken_one_changes_nothing(wri
     path = write({"clusterCIDR": "10.0.0.0/16"})
     values = flags_of(path)
     first = read_settings(values, PLACE)
-    async with aclosing(changed_settings(values, PLACE, first)) as changes, asyncio.timeout(20):
+    async with aclosing(changed_settings(values, PLACE, first)) as changes, asyncio.timeout(PATIENCE_S):
         pending = asyncio.ensure_future(anext(changes))
         await asyncio.sleep(0)
         write({"clusterCIDR": "nonsense"})
@@ -265,7 +266,7 @@ async def test_a_config_map_is_followed(tmp_path):
         await asyncio.sleep(0)
         (tmp_path / "..new").symlink_to("2")
         (tmp_path / "..new").rename(tmp_path / "..data")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             found = await pending
     assert found.detection.cluster_cidrs == {Family.V4: ip_network("10.1.0.0/16")}
 

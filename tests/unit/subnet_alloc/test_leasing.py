@@ -3,6 +3,7 @@ from contextlib import aclosing
 from ipaddress import ip_address, ip_network
 
 import pytest
+from deadline import PATIENCE_S
 
 from controlloop.errors import UnavailableError
 from controlloop.family import Family
@@ -211,7 +212,7 @@ async def keeps(registry, own, renewals):
 
     registry.keep_alive = keep_alive
     task = asyncio.ensure_future(keep(registry, own))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await asyncio.wait([task, asyncio.ensure_future(seen.wait())], return_when=asyncio.FIRST_COMPLETED)
     return task
 
@@ -271,7 +272,7 @@ async def puts(registry, own, count):
     """The records that watchers see while the lease is kept, until there are so many."""
     seen = []
     task = asyncio.ensure_future(keep(registry, own))
-    async with asyncio.timeout(10), aclosing(registry.watch(own.record.revision - 1)) as batches:
+    async with asyncio.timeout(PATIENCE_S), aclosing(registry.watch(own.record.revision - 1)) as batches:
         async for batch in batches:
             seen += batch.put
             if len(seen) >= count:
@@ -316,7 +317,7 @@ async def test_a_new_lease_that_somebody_changed_meanwhile_is_lost(monkeypatch):
 
 
 async def step(following):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         snapshot, changed = await anext(following)
     return set(snapshot.leases), changed
 
