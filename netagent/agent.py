@@ -53,7 +53,7 @@ RESYNC_S = 300.0
 BURST = (4, 0.01)
 """Runs within so many seconds, after which peers are taken together: one for itself costs as much as fifty at once."""
 GUARD_BURST = (2, 0.1)
-"""The same for the firewall, which takes a process for each run: a storm of peers must not be one of processes."""
+"""The same for the firewall, which needs a thread and a transaction for each run, and a process for some."""
 
 MANY = 1000
 """Changes in one run that leave memory worth giving back."""

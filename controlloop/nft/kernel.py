@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from controlloop.command import CommandError, run
 from controlloop.delta import Delta
 from controlloop.family import Family
+from controlloop.nft.addresses import change, only_addresses
 from controlloop.nft.dump import elements_of
 from controlloop.nft.listing import parse
 from controlloop.nft.names import may_have_table
@@ -83,6 +85,12 @@ class NftTable:
         await self._write(delta, "--check", "--file", "-")
 
     async def _write(self, delta: Delta[Key, Value], *arguments: str) -> None:
+        if "--check" not in arguments and only_addresses(delta, self._constant()):
+            # What the kernel refuses here nft puts into words.
+            with suppress(OSError):
+                # In a thread: while somebody loads a large ruleset, the kernel makes others wait.
+                await asyncio.to_thread(change, self._family, self._name, delta)
+                return
         everything = skeleton(self._constant()).items() <= skeleton(delta.put).items()
         await run(["nft", *arguments], transaction(self._family, self._name, delta, replace=everything).encode())
 
