@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bench.service.network import CLUSTER_CIDR, Network
 
 ROOT = Path(__file__).resolve().parents[2]
+ALTERNATIVES = Path("/etc/alternatives")
 CLONE_NEWNS, MS_BIND, MS_REC, MS_PRIVATE = 0x20000, 0x1000, 0x4000, 0x40000
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -26,26 +28,37 @@ class Variant:
     name: str
     mode: str
     iptables: str = ""
-    """The program behind the host's `iptables`."""
+    """What `update-alternatives --set iptables` would be told; empty: what the host has."""
 
-    def step_in(self) -> None:
-        """In the child after fork: let `iptables` be that program, for this process and what it starts."""
+    def alternatives(self, folder: Path) -> Path | None:
+        """A folder to stand in for Debian's links to the chosen programs; None: it may stay."""
         if not self.iptables:
-            return
-        libc = ctypes.CDLL(None, use_errno=True)
-        chosen = os.path.realpath("/usr/sbin/iptables").encode()
-        wanted = f"/usr/sbin/{self.iptables}".encode()
-        if (
-            libc.unshare(CLONE_NEWNS)
-            or libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None)
-            or libc.mount(wanted, chosen, None, MS_BIND, None)
-        ):
-            raise OSError(ctypes.get_errno(), f"mount {self.iptables}")
+            return None
+        folder.mkdir(exist_ok=True)
+        chosen = {"iptables": self.iptables, "ip6tables": self.iptables.replace("ip", "ip6", 1)}
+        for link in filter(Path.is_symlink, ALTERNATIVES.iterdir()):
+            mine = folder / link.name
+            mine.unlink(missing_ok=True)
+            mine.symlink_to(f"/usr/sbin/{chosen[link.name]}" if link.name in chosen else link.readlink())
+        return folder
+
+
+def stand_in(alternatives: Path | None) -> None:
+    """In the child after fork: for this process and what it starts."""
+    if alternatives is None:
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if (
+        libc.unshare(CLONE_NEWNS)
+        or libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None)
+        or libc.mount(bytes(alternatives), bytes(ALTERNATIVES), None, MS_BIND, None)
+    ):
+        raise OSError(ctypes.get_errno(), f"mount {alternatives}")
 
 
 NFTABLES = Variant("nftables", "nftables")
 IPTABLES_NFT = Variant("iptables-nft", "iptables")
-IPTABLES_LEGACY = Variant("iptables-legacy", "iptables", "xtables-legacy-multi")
+IPTABLES_LEGACY = Variant("iptables-legacy", "iptables", "iptables-legacy")
 VARIANTS = (NFTABLES, IPTABLES_NFT, IPTABLES_LEGACY)
 
 
@@ -66,10 +79,11 @@ class Netproxy:
         folder = self._folder / "nodenet"
         folder.mkdir(exist_ok=True)
         environment = {**os.environ, "RUNTIME_DIRECTORY": str(folder), "XTABLES_LOCKFILE": str(folder / "lock")}
+        also = partial(stand_in, self._variant.alternatives(self._folder / "alternatives"))
         started = time.monotonic()
         with (self._folder / "netproxy.log").open("a") as log:
             self._process = self._network.popen(
-                "node", self._argv, env=environment, stdout=log, stderr=log, cwd=ROOT, also=self._variant.step_in
+                "node", self._argv, env=environment, stdout=log, stderr=log, cwd=ROOT, also=also
             )
         return started
 
