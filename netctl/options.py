@@ -70,6 +70,10 @@ FROM = click.option(
     help="Read this bundle of `netctl bundle` in place of the node.",
 )
 
+WITHOUT_DAEMONS = click.option(
+    "--without-daemons", is_flag=True, help="Send packets also where no daemon of nodenet answers."
+)
+
 
 def on_etcd(prefix: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """The options that say where etcd is and who we are to it; below `prefix` unless told otherwise."""

@@ -24,6 +24,7 @@ from netctl.explain.walk_hooks import Journey, Outcome
 from netctl.explain.walk_overlay import hop
 from netctl.node import PROXY, Node
 from netctl.output import render_document
+from netctl.presence import NoDaemonError, require_daemon
 from netctl.terminal import painter
 from proxy.frontends import ANY_NODE_ADDRESS
 
@@ -39,16 +40,22 @@ ALLOCATIONS = ("/run/cni/networks/*/*", "/var/lib/cni/networks/*/*")
 """Where the plugin host-local notes which container has an address: a file for each, with the container's id."""
 
 
-def explain(source: str, destination: str, form: str, node: Node, *, verify: bool = False) -> int:
-    """Print what becomes of the packet. Exit code 1: it does not arrive."""
+def explain(ends: Sequence[str], form: str, node: Node, *, verify: bool = False, anywhere: bool = False) -> int:
+    """Print what becomes of the packet. Exit code 1: it does not arrive.
+
+    `ends`: source and destination, or the latter alone; `anywhere`: send also where no daemon answers.
+    """
     try:
+        if verify:
+            refuse_to_send(node, anywhere=anywhere)
+        source, destination = ("-", *ends)[-2:]
         explanation = explained(source, read_target(destination), node)
         if verify:
-            if not node.is_live:
-                raise OperatorError("explain --verify: a bundle takes no packets; leave out --from or --verify")
             from netctl.explain.verify import verified  # noqa: PLC0415
 
             explanation.verified = verified(explanation)
+    except NoDaemonError as error:
+        return refuse(f"explain --verify: {error}")
     except PermissionError as error:
         return refuse(f"explain: rules cannot be read ({error.strerror}); run it as root")
     except CommandError as error:
@@ -62,6 +69,14 @@ def explain(source: str, destination: str, form: str, node: Node, *, verify: boo
     click.echo(shown(explanation, form))
     agrees = explanation.verified is None or explanation.verified["agrees"]
     return OK if explanation.arrives and agrees else FINDING
+
+
+def refuse_to_send(node: Node, *, anywhere: bool) -> None:
+    """Where a packet would go nowhere, or where nobody means it to."""
+    if not node.is_live:
+        raise OperatorError("explain --verify: a bundle takes no packets; leave out --from or --verify")
+    if not anywhere:
+        require_daemon(node)
 
 
 def refuse(message: str) -> int:

@@ -74,7 +74,7 @@ RTM_F_FIB_MATCH = 0x2000
 ROUTES = {1: "unicast", 2: "local", 3: "broadcast", 5: "multicast", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
 REFUSALS = {errno.EINVAL: "blackhole", errno.EACCES: "prohibit", errno.EHOSTUNREACH: "unreachable"}
 """What a lookup fails with (net/ipv4/fib_semantics.c, fib_props); everything else is no route."""
-SETTINGS = Path("/proc/sys/net/ipv4/conf")
+SETTINGS = Path("/proc/sys/net")
 RECENT = Path("/proc/thread-self/net/xt_recent")
 
 
@@ -112,9 +112,9 @@ class KernelSight:
         if mark:
             request += index_attribute(RTA_MARK, mark)
         found = self._answer(request)
-        # To the lookup of IPv4 this is an unreachable route, too; that of IPv6 does not ask.
-        may_be = found.kind == "unreachable" and came_in and self._family is Family.V4
-        is_forbidden = may_be and not forwards(came_in)
+        # To the lookup of IPv4 this is an unreachable route, too; that of IPv6 does not ask, but ip6_forward does.
+        hides_it = found.kind == ("unreachable" if self._family is Family.V4 else "unicast")
+        is_forbidden = hides_it and came_in and forbidding(self._family, came_in)
         return RouteAnswer("no-forwarding") if is_forbidden else found
 
     def matched(self, to: IPAddress) -> RouteAnswer:
@@ -222,9 +222,23 @@ class KernelSight:
         return any(ip_address(line.split()[0].removeprefix("src=")) == address for line in lines)
 
 
-def forwards(device: str) -> bool:
-    """Whether what comes in there may go on, over IPv4."""
-    return (SETTINGS / device / "forwarding").read_text().strip() != "0"
+def forbidding(family: Family, came_in: str) -> str:
+    """The setting for which nothing that came in there goes on, as `net.ipv6.conf.all.forwarding=0`; empty: none.
+
+    IPv4 asks the device. IPv6 asks the whole node, and since Linux 6.17 makes exceptions of devices.
+    """
+    devices = SETTINGS / f"ipv{family.value}" / "conf"
+    asked = came_in if family is Family.V4 else "all"
+    if is_set(devices / asked / "forwarding"):
+        return ""
+    with suppress(FileNotFoundError):
+        if family is Family.V6 and is_set(devices / came_in / "force_forwarding"):
+            return ""
+    return f"net.ipv{family.value}.conf.{asked}.forwarding=0"
+
+
+def is_set(setting: Path) -> bool:
+    return setting.read_text().strip() != "0"
 
 
 def name_of(index: int) -> str:

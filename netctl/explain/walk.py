@@ -58,6 +58,8 @@ class Verdict(Enum):
     ACCEPT = "accept"
     DROP = "drop"
     REJECT = "reject"
+    UNKNOWN = "unknown"
+    """Of a packet that was followed, and whose end nobody told."""
 
     @property
     def is_final(self) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from netctl.complete import codes
-from netctl.options import FROM, OUTPUT, etcd_of, node_of, on_etcd
+from netctl.options import FROM, OUTPUT, WITHOUT_DAEMONS, etcd_of, node_of, on_etcd
 
 
 @click.group()
@@ -30,15 +30,27 @@ def host(form: str, bundle: Path | None) -> int:
 
 
 @check.command()
+@WITHOUT_DAEMONS
 @OUTPUT
-def net(form: str) -> int:
+def net(form: str, *, without_daemons: bool) -> int:
     """Do peers and Services answer this node?
 
     Sends a few pings, and one connection to each of some ClusterIPs.
-    """
-    from netctl.findings.command import check_net, show  # noqa: PLC0415
 
-    return show(check_net(node_of(None)), form)
+    Exit code 0: they do; 1: a finding; 3: something could not be looked at; 5: no daemon of nodenet answers here.
+    """
+    from netctl.exit_codes import REFUSED  # noqa: PLC0415
+    from netctl.findings.command import check_net, show  # noqa: PLC0415
+    from netctl.presence import NoDaemonError, require_daemon  # noqa: PLC0415
+
+    node = node_of(None)
+    try:
+        if not without_daemons:
+            require_daemon(node)
+    except NoDaemonError as error:
+        click.echo(f"netctl: check net: {error}", err=True)
+        return REFUSED
+    return show(check_net(node), form)
 
 
 @check.command()

@@ -1,6 +1,5 @@
 """`netctl trace`: what becomes of live packets on this node, as the kernel tells it."""
 
-import select
 import signal
 import socket
 import time
@@ -21,10 +20,12 @@ from netctl.explain.explanation import WIDTH
 from netctl.explain.walk import TRACE_TABLES
 from netctl.node import Node
 from netctl.output import API_VERSION, render_document
+from netctl.presence import NoDaemonError, require_daemon
 from netctl.terminal import painter
 from netctl.trace.drop_reasons import DropReasons, find_tracefs
 from netctl.trace.happened import Happened, summary, summary_text
-from netctl.trace.journeys import SILENT_S, Journey, Journeys
+from netctl.trace.hearing import Hearing
+from netctl.trace.journeys import Journey, Journeys
 from netctl.trace.kernel import LegacyLog, TraceError, TraceSocket, legacy_families, make_table
 from netctl.trace.observer import Observer
 from netctl.trace.packet_filter import PacketFilter
@@ -33,7 +34,8 @@ from netctl.trace.trace_table import table_text
 from netctl.trace.undo import Undo
 from netctl.trace.wanted import Wanted, read_filter
 
-TICK_S = 0.05
+PATIENCE_S = 5.0
+"""For what had begun when it ends, and for what is still unread then."""
 ENDLESS = 10_000
 """Columns, for a script that looks for words."""
 STREAMED = ("table", "wide", "name")
@@ -41,11 +43,13 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 BY_SIGNAL = 128
 
 
-def trace(wanted: Wanted, node: Node) -> int:
-    """Follow packets until enough were seen, the time is over or somebody ends it."""
+def trace(wanted: Wanted, node: Node, *, anywhere: bool = False) -> int:
+    """Follow packets until enough were seen, the time is over or somebody ends it; `anywhere`: not on a node alone."""
     deadline_s = wanted.timeout_s
     try:
         chosen = read_filter(wanted, node)
+        if not anywhere:
+            require_daemon(node)
         with ExitStack() as stack:
             return Trace(wanted, node, chosen, stack).run(deadline_s)
     except UnreachableError as error:
@@ -53,7 +57,7 @@ def trace(wanted: Wanted, node: Node) -> int:
         return UNREACHABLE
     except PermissionError as error:
         return refuse(f"rules cannot be written ({error.strerror}); run it as root")
-    except (CommandError, TraceError) as error:
+    except (CommandError, NoDaemonError, TraceError) as error:
         return refuse(str(error))
 
 
@@ -83,11 +87,12 @@ class Trace:
         self._undo = Undo()
         stack.callback(self._undo.close)
         self._reasons = self._hear_reasons(tracefs)
-        self._log = self._hear_legacy()
+        logged = self._hear_legacy()
         self._observer = stack.enter_context(closing(Observer(node, self._reasons)))
-        self._heard = stack.enter_context(closing(TraceSocket()))
+        traced = stack.enter_context(closing(TraceSocket()))
         name = f"{TRACE_TABLES}{getpid()}"
         self._journeys = Journeys(name, socket.if_nametoindex("lo"))
+        self._hearing = Hearing(self._journeys, traced, logged)
         starts = ("output",) if chosen.is_from_node else ("prerouting", "output")
         until = int(time.time() + wanted.timeout_s) + 1
         make_table(name, table_text(name, chosen.matches, starts, until), self._undo)
@@ -144,29 +149,24 @@ class Trace:
 
     def _finished(self, deadline: float) -> Iterator[Journey]:
         """Until then; and whatever had begun by then."""
-        last = float("inf")
-        while (now := time.monotonic()) < last:
-            if (now >= deadline or self._signal) and self._journeys.takes_new:
-                # What was said before is read once more, and counts.
-                self._read()
-                self._journeys.takes_new = False
-                last = now + 2 * SILENT_S
-            self._read()
-            yield from self._journeys.over(time.monotonic())
-            if not self._journeys.takes_new and not self._journeys.has_open:
-                return
+        while (now := time.monotonic()) < deadline and not self._signal:
+            yield from self._over()
+        last = now + PATIENCE_S
+        # What was said by then counts, whenever it is read.
+        while self._journeys.until < now and time.monotonic() < last:
+            yield from self._over()
+        self._journeys.takes_new = False
+        while self._journeys.has_open and time.monotonic() < last:
+            yield from self._over()
+        self._journeys.miss()
+        self._journeys.catch_up(float("inf"))
+        yield from self._journeys.over()
 
-    def _read(self) -> None:
-        sources = [each for each in (self._heard, self._log) if each]
-        select.select([each.socket for each in sources], [], [], TICK_S)
-        now = time.monotonic()
-        for event in self._heard.read():
-            self._journeys.hear(event, now)
-        if self._log:
-            for said in self._log.logs():
-                self._journeys.log(said, now)
+    def _over(self) -> Iterator[Journey]:
+        self._hearing.read()
         if self._reasons:
-            self._reasons.read(now)
+            self._reasons.read(time.monotonic())
+        yield from self._journeys.over()
 
     # -- what is told ---------------------------------------------------------------------------------------------
 
@@ -186,8 +186,7 @@ class Trace:
             click.echo(happened.render(width, painter()))
 
     def _conclude(self) -> None:
-        overflows = self._heard.overflows + (self._log.overflows if self._log else 0)
-        found = summary(self._told, overflows)
+        found = summary(self._told, self._hearing.overflows)
         if self._wanted.form in ("json", "yaml"):
             items = [each.document() for each in self._told]
             document = {"apiVersion": API_VERSION, "kind": "Trace", "items": items, "summary": found}

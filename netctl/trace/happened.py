@@ -81,7 +81,7 @@ class Happened(Explanation):
         ends = f"{source} -> {packet.to}" if packet.to.port else f"{packet.source} -> {packet.to.address}"
         where = f" to {self.endpoint}" if self.verdict == "dnat" else ""
         owner = self._owner()
-        if self.verdict in ("drop", "reject"):
+        if self.verdict in ("drop", "reject", "unknown"):
             # It is not the Service that does that.
             owner = owner.replace(" by ", ", for ", 1)
         return f"{self.time[11:23]} {ends}/{packet.protocol}: {self.verdict}{where}{owner}"
@@ -98,7 +98,7 @@ class Happened(Explanation):
 
 
 def summary(packets: list[Happened], messages_lost: int) -> Mapping[str, Any]:
-    counts = dict.fromkeys(("dnat", "pass", "reject", "drop"), 0)
+    counts = dict.fromkeys(("dnat", "pass", "reject", "drop", "unknown"), 0)
     for each in packets:
         counts[each.verdict] += 1
     arrived = sum(each.arrives for each in packets)
@@ -108,7 +108,7 @@ def summary(packets: list[Happened], messages_lost: int) -> Mapping[str, Any]:
 def summary_text(found: Mapping[str, Any]) -> str:
     several = "packet" if found["packets"] == 1 else "packets"
     counts = ", ".join(f"{count} {verdict}" for verdict, count in found["verdicts"].items() if count)
-    missing = found["packets"] - found["arrived"]
+    missing = found["packets"] - found["arrived"] - found["verdicts"]["unknown"]
     text = f"{found['packets']} {several} traced{f': {counts}' if counts else ''}"
     if missing:
         text += f"; {missing} did not arrive"

@@ -47,12 +47,15 @@ class Visit:
 @dataclass(slots=True)
 class Journey:
     start: Headers
+    after: float
+    """It began later than this, in seconds of the monotonic clock, as are the next two."""
     began: float
-    """Seconds of the monotonic clock, as is `heard`."""
     heard: float
     visits: list[Visit] = field(default_factory=list)
     state: str = ""
     """Of the connection: `new`, `established`... Empty: not seen."""
+    is_incomplete: bool = False
+    """Messages were lost while it was on its way, perhaps some of its own."""
 
     @property
     def came_in(self) -> int:
@@ -82,6 +85,9 @@ class Journeys:
         self._loopback = loopback
         self.takes_new = True
         """Whether packets that are picked now are followed."""
+        self.until = float("-inf")
+        """All that was said before this time is heard."""
+        self._misses = False
         self._by_id: dict[int, Journey] = {}
         self._open: list[Journey] = []
         self._logs: list[tuple[float, LogEvent]] = []
@@ -97,12 +103,25 @@ class Journeys:
         if is_ours and event.headers and (event.chain == PICK or not is_of(journey, event.headers)):
             journey = self._begin(event, event.headers, now)
         if journey is None:
+            # What is said of this id from now on is another packet's.
+            self._by_id.pop(event.packet, None)
             return
         journey.heard = now
         if is_ours:
             self._note_place(journey, event)
         elif event.handle or event.kind != "rule":
             journey.visits[-1].steps.append(event)
+
+    def miss(self) -> None:
+        """The kernel lost messages, which may be of any packet that is on its way or heard of before `catch_up`."""
+        self._misses = True
+        for journey in self._open:
+            journey.is_incomplete = True
+
+    def catch_up(self, until: float) -> None:
+        """All is heard that was said before this time."""
+        self.until = until
+        self._misses = False
 
     def log(self, event: LogEvent, now: float) -> None:
         self._logs = [*self._logs[-LOGS:], (now, event)]
@@ -114,7 +133,7 @@ class Journeys:
         if journey is None:
             if event.chain != PICK or not self.takes_new:
                 return None
-            journey = Journey(seen, now, now)
+            journey = Journey(seen, self.until, now, now, is_incomplete=self._misses)
             self._open.append(journey)
         self._by_id[event.packet] = journey
         return journey
@@ -146,9 +165,12 @@ class Journeys:
 
     # -- those that are over --------------------------------------------------------------------------------------
 
-    def over(self, now: float) -> Iterator[Journey]:
-        """In the order in which they began; each one once."""
-        done = [each for each in self._open if self._is_over(each, now)]
+    def over(self) -> Iterator[Journey]:
+        """In the order in which they began; each one once.
+
+        Silence counts as far as everything is heard: words that are still unread may be of the same packet.
+        """
+        done = [each for each in self._open if self._is_over(each)]
         if not done:
             return
         self._open = [each for each in self._open if each not in done]
@@ -156,14 +178,14 @@ class Journeys:
         for journey in done:
             self._add_logs(journey)
             yield journey
-        oldest = min((each.began for each in self._open), default=now - SILENT_S)
+        oldest = min((each.began for each in self._open), default=self.until - SILENT_S)
         self._logs = [each for each in self._logs if each[0] >= oldest - SILENT_S]
 
-    def _is_over(self, journey: Journey, now: float) -> bool:
+    def _is_over(self, journey: Journey) -> bool:
         waits_for = SILENT_S
         if journey.is_stopped or (journey.is_at_end and journey.visits[-1].goes_out != self._loopback):
             waits_for = SETTLED_S
-        return now - journey.heard >= waits_for
+        return self.until - journey.heard >= waits_for
 
     def _add_logs(self, journey: Journey) -> None:
         seen = journey.seen_ends

@@ -8,9 +8,11 @@ import errno
 import socket
 import struct
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from controlloop.command import clean_environment, find
 from netctl.explain.walk import TRACE_TABLES
@@ -30,6 +32,7 @@ PORTION = 1000
 NF_LOG = Path("/proc/sys/net/netfilter/nf_log")
 OVER_NETLINK = "nfnetlink_log"
 AFS = {"ip": "2", "ip6": "10"}
+Event = TypeVar("Event", TraceEvent, LogEvent)
 
 
 class TraceError(Exception):
@@ -43,12 +46,11 @@ def netfilter_socket(groups: int = 0) -> socket.socket:
     return made
 
 
-def listening(made: socket.socket) -> socket.socket:
+def listening(made: socket.socket) -> None:
     """With room for bursts, and never waiting."""
     made.setblocking(False)
     with suppress(PermissionError):
         made.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
-    return made
 
 
 def make_table(name: str, text: str, undo: Undo) -> None:
@@ -78,23 +80,31 @@ def _run(argv: list[str], text: str = "") -> str:
     return done.stdout
 
 
-class TraceSocket:
-    """Hears of every traced packet in this network namespace."""
+class EventSocket(ABC, Generic[Event]):
+    """A netctl.trace.hearing.Source."""
 
-    def __init__(self) -> None:
-        self.socket = listening(netfilter_socket(1 << GROUP - 1))
+    def __init__(self, groups: int = 0) -> None:
+        self._socket = netfilter_socket(groups)
         self.overflows = 0
-        """How often the kernel dropped messages, because we were too slow."""
+        self.is_drained = False
 
-    def read(self) -> Iterator[TraceEvent]:
+    @abstractmethod
+    def _events(self, datagram: bytes) -> Iterator[Event]: ...
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def read(self) -> Iterator[Event]:
         for datagram in self._datagrams():
-            yield from trace_events(datagram)
+            yield from self._events(datagram)
 
     def _datagrams(self) -> Iterator[bytes]:
+        self.is_drained = False
         for _ in range(PORTION):
             try:
-                yield self.socket.recv(DATAGRAM)
+                yield self._socket.recv(DATAGRAM)
             except BlockingIOError:
+                self.is_drained = True
                 return
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
@@ -102,10 +112,21 @@ class TraceSocket:
                 self.overflows += 1
 
     def close(self) -> None:
-        self.socket.close()
+        self._socket.close()
 
 
-class LegacyLog(TraceSocket):
+class TraceSocket(EventSocket[TraceEvent]):
+    """Hears of every traced packet in this network namespace."""
+
+    def __init__(self) -> None:
+        super().__init__(1 << GROUP - 1)
+        listening(self._socket)
+
+    def _events(self, datagram: bytes) -> Iterator[TraceEvent]:
+        return trace_events(datagram)
+
+
+class LegacyLog(EventSocket[LogEvent]):
     """Hears which rules of iptables-legacy a traced packet met.
 
     Their tables log each traced packet, by default into the kernel's log. Here it is switched to netlink, for this
@@ -113,8 +134,7 @@ class LegacyLog(TraceSocket):
     """
 
     def __init__(self, undo: Undo) -> None:
-        self.socket = netfilter_socket()
-        self.overflows = 0
+        super().__init__()
         try:
             for request in binding():
                 self._ask(request)
@@ -123,18 +143,17 @@ class LegacyLog(TraceSocket):
         except OSError:
             self.close()
             raise
-        listening(self.socket)
+        listening(self._socket)
 
     def _ask(self, request: bytes) -> None:
-        self.socket.send(request)
-        (code,) = struct.unpack_from("=i", self.socket.recv(DATAGRAM), 16)
+        self._socket.send(request)
+        (code,) = struct.unpack_from("=i", self._socket.recv(DATAGRAM), 16)
         if code:
             text = "another program hears it" if -code in (errno.EBUSY, errno.EEXIST) else errno.errorcode.get(-code)
             raise OSError(-code, text)
 
-    def logs(self) -> Iterator[LogEvent]:
-        for datagram in self._datagrams():
-            yield from log_events(datagram)
+    def _events(self, datagram: bytes) -> Iterator[LogEvent]:
+        return log_events(datagram)
 
 
 def switch(af: str, undo: Undo) -> None:

@@ -5,12 +5,11 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
-from pathlib import Path as FilePath
 from typing import Any
 
 from controlloop.family import Family
 from netctl.explain.command import listed_peers, owner
-from netctl.explain.kernel import KernelSight
+from netctl.explain.kernel import KernelSight, forbidding
 from netctl.explain.walk import Packet, Place, RouteAnswer
 from netctl.explain.walk_hooks import Outcome
 from netctl.explain.walk_overlay import Hop, hop
@@ -22,9 +21,8 @@ from netctl.trace.journeys import Journey
 from netctl.trace.path import Path, path
 from netctl.trace.rule_book import RuleBook
 
-BEFORE_S, AFTER_S = 0.05, 0.02
-"""How far the time at which a message was read may be from the time of what it tells."""
-SETTINGS = FilePath("/proc/sys/net")
+AFTER_S = 0.02
+"""How much later than its last message a packet may be dropped."""
 Owner = tuple[bool, Mapping[str, Any] | None]
 
 
@@ -108,7 +106,7 @@ class Observer:
             return ()
         self._reasons.read(time.monotonic())
         version = journey.start.ends.to.address.version
-        said = set(self._reasons.between(journey.began - BEFORE_S, journey.heard + AFTER_S, version))
+        said = set(self._reasons.between(journey.after, journey.heard + AFTER_S, version))
         if found.lost or found.outcome.verdict.is_final:
             return tuple(sorted(reason for reason in said if not reason.startswith(NOT_OF_ROUTING)))
         is_at_socket = journey.visits[-1].hook == "input" and found.start.protocol in WITH_PORTS
@@ -116,14 +114,12 @@ class Observer:
 
 
 def forbids(sight: KernelSight) -> Callable[[Packet], str]:
-    """What is not for this node needs the permission of the interface that it came through."""
+    """What is not for this node may not be let on."""
 
     def forbidden_by(packet: Packet) -> str:
-        version = "ipv4" if packet.family is Family.V4 else "ipv6"
         with suppress(OSError):
-            setting = SETTINGS / version / "conf" / packet.came_in / "forwarding"
-            if packet.came_in and setting.read_text().strip() == "0" and not sight.is_local(packet.to.address):
-                return f"net.{version}.conf.{packet.came_in}.forwarding=0"
+            if packet.came_in and not sight.is_local(packet.to.address):
+                return forbidding(packet.family, packet.came_in)
         return ""
 
     return forbidden_by

@@ -115,6 +115,9 @@ def fate_of(last: RuleWords | None, journey: Journey) -> Verdict | None:
 
 def lost(journey: Journey, route: RouteAnswer, forbidden_by: str, known: Path) -> Path:
     """No rule ended it. Between two hooks that is the routing, within one it is what stands there beside the rules."""
+    if journey.is_incomplete:
+        text = "the kernel lost messages, so nobody saw where it ended"
+        return ended(known, "kernel", Verdict.UNKNOWN, Reason("incomplete", text))
     packet, notes = known.outcome.packet, known.notes
     visit = journey.visits[-1]
     if visit.after is None:

@@ -26,17 +26,20 @@ from proxy.frontends import Protocol
 
 NOWHERE = LiveNode(Path("/nonexistent"))
 INTERRUPTED = 128 + SIGINT
+CALLERS = ("pod-1-1", "pod-1-3", "node-1", "client")
+NOBODY = "192.0.2.99"
 both_families = pytest.mark.parametrize("family", Family)
 DNAT = re.compile("dnat to .*")
 
 
-def called(rig, caller, *, family=Family.V4, protocol="tcp", wait_s=ANSWER_WITHIN_S, to=("cluster-ip", 80), count=1):
-    """Calls that were traced: each with what trace says of its first packet."""
-    address = ADDRESSES[to[0]][family]
-    calls = [Call(caller, address, to[1], Protocol(protocol)) for _ in range(count)]
+def called(rig, callers, *, family=Family.V4, protocol="tcp", count=1):
+    """Calls that were traced by one run: each with what trace says of its first packet."""
+    address = ADDRESSES["cluster-ip"][family]
+    calls = [Call(caller, address, 80, Protocol(protocol)) for caller in callers for _ in range(count)]
     with Tracing(rig.namespace, "any", str(address), "--protocol", protocol, count=1000) as tracing:
-        rig.board.place(calls, wait=lambda _: wait_s)
+        rig.board.place(calls, wait=lambda _: ANSWER_WITHIN_S)
         rig.board.hang_up(calls)
+        eventually(tracing.has_read_all)
         tracing.process.send_signal(SIGINT)
         code, items = tracing.packets()
     assert code == INTERRUPTED
@@ -65,15 +68,14 @@ def host_at(address):
 
 @pytest.mark.kube_proxy("gap 5.5-1")
 @both_families
-@pytest.mark.parametrize("caller", ["pod-1-1", "pod-1-3", "node-1", "client"])
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
-def test_it_says_where_packets_landed(rig, family, caller, protocol):
+def test_it_says_where_packets_landed(rig, family, protocol):
     ports = [port(80, protocol.upper())]
     rig.given(service(ports=ports), slices("pod-1-1", "pod-1-2", "pod-2-1", ports=[port(8080, protocol.upper())]))
-    for call, item in called(rig, caller, family=family, protocol=protocol, count=6):
+    for call, item in called(rig, CALLERS, family=family, protocol=protocol, count=6):
         assert (item["verdict"], item["arrives"], item["state"]) == ("dnat", True, "new"), item
-        assert host_at(item["endpoint"]["address"]) == call.outcome
-        assert item["masquerade"] is call.masqueraded
+        assert host_at(item["endpoint"]["address"]) == call.outcome, call
+        assert item["masquerade"] is call.masqueraded, call
         predicted = explanation(rig, call).document()
         assert item["endpoint"]["address"] in {each["address"] for each in predicted["backends"]}
         assert item["service"] == predicted["service"]
@@ -81,15 +83,14 @@ def test_it_says_where_packets_landed(rig, family, caller, protocol):
 
 @pytest.mark.kube_proxy("extra-8")
 @both_families
-@pytest.mark.parametrize("caller", ["pod-1-1", "node-1", "client"])
-def test_the_steps_are_those_of_the_explanation(rig, family, caller):
+def test_the_steps_are_those_of_the_explanation(rig, family):
     """With one endpoint there is one way."""
     rig.given(service(), slices("pod-1-1"))
-    ((call, item),) = called(rig, caller, family=family)
-    predicted = explanation(rig, call).document()
-    assert told(item) == told(predicted)
-    for name in ("source", "from", "destination", "port", "protocol", "verdict", "masquerade", "masquerade_why"):
-        assert item[name] == predicted[name], name
+    for call, item in called(rig, CALLERS, family=family):
+        predicted = explanation(rig, call).document()
+        assert told(item) == told(predicted), call
+        for name in ("source", "from", "destination", "port", "protocol", "verdict", "masquerade", "masquerade_why"):
+            assert item[name] == predicted[name], (name, call)
 
 
 def told(document):
@@ -99,7 +100,7 @@ def told(document):
 @both_families
 def test_without_endpoints(rig, family):
     rig.given(service())
-    ((call, item),) = called(rig, "pod-1-3", family=family)
+    ((call, item),) = called(rig, ["pod-1-3"], family=family)
     assert call.outcome == "refused"
     assert (item["verdict"], item["arrives"], item["reason"]["code"]) == ("reject", False, "no-endpoints")
     assert item["reason"]["text"] == explanation(rig, call).document()["reason"]["text"]
@@ -127,7 +128,8 @@ def test_nothing_is_left_whatever_ends_it(rig, number):
     """Of rules, of settings and of the kernel's event tracing."""
     rig.given(service(), slices("pod-1-1"))
     before = log_settings(rig.namespace)
-    with Tracing(rig.namespace) as tracing:
+    # What hosts tell each other by themselves is not for this address.
+    with Tracing(rig.namespace, NOBODY) as tracing:
         assert tables_in(rig.namespace)
         code, _ = tracing.end(number)
     assert code == (-SIGKILL if number == SIGKILL else 128 + number)
@@ -138,7 +140,7 @@ def test_nothing_is_left_whatever_ends_it(rig, number):
 
 def test_nothing_is_left_at_its_own_end(rig):
     before = log_settings(rig.namespace)
-    with Tracing(rig.namespace, "192.0.2.99", timeout="100ms") as tracing:
+    with Tracing(rig.namespace, NOBODY, timeout="100ms") as tracing:
         code, output = tracing.end()
     assert code == 4
     assert '"packets": 0' in output
@@ -153,7 +155,7 @@ def test_what_an_earlier_run_left(rig):
     left = f"netctl-trace-{2**22 + 1}"  # no process has such an id: PID_MAX_LIMIT
     with inside(rig.namespace):
         subprocess.run(["nft", "add", "table", "inet", left], check=True)
-    with Tracing(rig.namespace, "192.0.2.99", timeout="100ms") as tracing:
+    with Tracing(rig.namespace, NOBODY, timeout="100ms") as tracing:
         tracing.end()
     assert not tables_in(rig.namespace)
 
@@ -232,6 +234,34 @@ def test_a_service_that_nobody_can_look_up(rig):
 
 
 @only_nftables
+@pytest.mark.parametrize("command", [["trace"], ["explain", "10.96.0.10:80", "--verify"], ["check", "net"]])
+def test_where_no_daemon_runs(rig, command):
+    """Whoever types it on a machine that is no node gets a line, before a rule is written or a packet sent."""
+    rig.given(service(), slices("pod-1-1"))
+    before = next_table(rig)
+    done = netctl(rig, *command)
+    assert (done.returncode, done.stdout) == (5, "")
+    assert done.stderr.startswith(f"netctl: {' '.join(each for each in command if each != '10.96.0.10:80')}: no daemon")
+    assert "--without-daemons" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert next_table(rig) == before + 1
+    assert "10.96.0.10" not in in_namespace(rig, "conntrack", "-L")
+
+
+def next_table(rig):
+    """The handle of a table that is made now: the kernel counts them."""
+    in_namespace(rig, "nft", "add", "table", "inet", "counted")
+    listed = in_namespace(rig, "nft", "--handle", "list", "table", "inet", "counted")
+    in_namespace(rig, "nft", "delete", "table", "inet", "counted")
+    return int(listed.partition("# handle ")[2].split()[0])
+
+
+def in_namespace(rig, *argv):
+    with inside(rig.namespace):
+        return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+
+
+@only_nftables
 def test_without_the_right_to(rig):
     done = run(rig, wrapped=as_ordinary_user([]))
     assert (done.returncode, done.stdout) == (5, "")
@@ -240,8 +270,11 @@ def test_without_the_right_to(rig):
 
 
 def run(rig, *arguments, wrapped=()):
+    return netctl(rig, "trace", "--without-daemons", *arguments, wrapped=wrapped)
+
+
+def netctl(rig, *arguments, wrapped=()):
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "RUNTIME_DIRECTORY": "/nonexistent/nodenet"}
+    argv = [*wrapped, NETCTL, *arguments]
     with inside(rig.namespace):
-        return subprocess.run(
-            [*wrapped, NETCTL, "trace", *arguments], capture_output=True, text=True, env=environment, check=False
-        )
+        return subprocess.run(argv, capture_output=True, text=True, env=environment, check=False)

@@ -14,16 +14,18 @@ from schemas import validated
 from netctl.trace.drop_reasons import find_tracefs
 
 NETCTL = str(Path(sys.executable).parent / "netctl")
-STARTS_WITHIN_S = 20
-ENDS_WITHIN_S = 20
+NETLINK_NETFILTER = "12"
+STARTS_WITHIN_S = 60
+ENDS_WITHIN_S = 90
 
 
 class Tracing:
     """One run, that has begun to listen."""
 
-    def __init__(self, namespace, *arguments, form="json", count=1, timeout="20s"):
-        argv = [NETCTL, "trace", *arguments, "-o", form, "--count", str(count), "--timeout", timeout]
+    def __init__(self, namespace, *arguments, form="json", count=1, timeout="60s"):
         # No daemon answers here: all that is told, the kernel's rules tell.
+        argv = [NETCTL, "trace", "--without-daemons", *arguments]
+        argv += ["-o", form, "--count", str(count), "--timeout", timeout]
         environment = {**os.environ, "RUNTIME_DIRECTORY": "/nonexistent/nodenet"}
         with inside(namespace):
             self.process = subprocess.Popen(
@@ -56,6 +58,12 @@ class Tracing:
         output, errors = self.process.communicate(timeout=ENDS_WITHIN_S)
         self.errors += errors
         return self.process.returncode, output
+
+    def has_read_all(self):
+        """Whether it has taken all that the kernel has told so far: nothing waits at a socket."""
+        lines = Path(f"/proc/{self.process.pid}/net/netlink").read_text().splitlines()[1:]
+        waiting = (int(fields[4]) for fields in map(str.split, lines) if fields[1] == NETLINK_NETFILTER)
+        return not any(waiting)
 
     def packets(self):
         """Exit code, and the items of the document."""

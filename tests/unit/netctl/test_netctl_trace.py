@@ -1,5 +1,6 @@
 """The pure parts of `netctl trace`: messages of the kernel, journeys of packets, the words of rules, capture files."""
 
+import os
 import struct
 from ipaddress import ip_address, ip_network
 
@@ -10,15 +11,17 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 
 from controlloop.errors import OperatorError
-from netctl.explain.walk import Packet, Place
+from netctl.explain.walk import Packet, Place, RouteAnswer, Verdict
 from netctl.explain.walk_iptables import parse_rule
 from netctl.trace.drop_reasons import read_drops
 from netctl.trace.headers import headers
+from netctl.trace.hearing import Hearing
 from netctl.trace.journeys import SETTLED_S, SILENT_S, Journeys
 from netctl.trace.log_messages import log_events
 from netctl.trace.packet_filter import Called, PacketFilter, read_network, with_protocol
+from netctl.trace.path import path
 from netctl.trace.pcapng import PcapngWriter
-from netctl.trace.rule_words import iptables_words, nftables_words
+from netctl.trace.rule_words import RuleWords, iptables_words, nftables_words
 from netctl.trace.trace_messages import TraceEvent, trace_events
 
 TABLE, LO = "netctl-trace-1", 1
@@ -88,6 +91,12 @@ def heard(*events):
     return journeys
 
 
+def over(journeys, until):
+    """When all is heard that was said before that time."""
+    journeys.catch_up(until)
+    return list(journeys.over())
+
+
 def moved(to, port):
     packet = SYN.copy()
     packet.dst, packet[TCP].dport = to, port
@@ -101,8 +110,8 @@ TRANSLATED = ours(1, "prerouting-last", moved("10.244.2.2", 8080), target="new")
 def test_the_way_of_a_packet():
     out = ours(1, "postrouting-last", moved("10.244.2.2", 8080), came_in=0, goes_out=3)
     journeys = heard(PICKED, TRANSLATED, out)
-    assert not list(journeys.over(SETTLED_S / 2))
-    (journey,) = journeys.over(SETTLED_S)
+    assert not over(journeys, SETTLED_S / 2)
+    (journey,) = over(journeys, SETTLED_S)
     assert [visit.hook for visit in journey.visits] == ["prerouting", "postrouting"]
     assert (journey.is_at_end, journey.state, journey.came_in) == (True, "new", 2)
     assert not journeys.has_open
@@ -110,7 +119,7 @@ def test_the_way_of_a_packet():
 
 def test_an_id_that_changes_on_the_way():
     out = ours(9, "forward-first", moved("10.244.2.2", 8080), goes_out=3)
-    (journey,) = heard(PICKED, TRANSLATED, out, rule(9, "drop")).over(SETTLED_S)
+    (journey,) = over(heard(PICKED, TRANSLATED, out, rule(9, "drop")), SETTLED_S)
     assert journey.is_stopped
     assert [visit.hook for visit in journey.visits] == ["prerouting", "forward"]
 
@@ -119,7 +128,7 @@ def test_an_id_that_is_used_again():
     again = SYN.copy()
     again.id = 8
     journeys = heard(PICKED, TRANSLATED, ours(1, "pick", again))
-    assert len(list(journeys.over(SILENT_S))) == 2
+    assert len(over(journeys, SILENT_S)) == 2
 
 
 def test_an_id_that_was_another_packet_s_before():
@@ -129,15 +138,116 @@ def test_an_id_that_was_another_packet_s_before():
     end = ours(1, "prerouting-last", SYN)
     journeys = heard(PICKED, end, ours(2, "pick", second), ours(2, "prerouting-last", second))
     journeys.hear(ours(1, "forward-first", second, goes_out=3), 0.0)
-    one, two = journeys.over(SILENT_S)
+    one, two = over(journeys, SILENT_S)
     assert [len(each.visits) for each in (one, two)] == [1, 2]
 
 
 def test_a_packet_of_which_nothing_more_is_heard():
     journeys = heard(PICKED)
-    assert not list(journeys.over(SILENT_S * 0.9))
-    (journey,) = journeys.over(SILENT_S)
+    assert not over(journeys, SILENT_S * 0.9)
+    (journey,) = over(journeys, SILENT_S)
     assert not journey.is_at_end
+
+
+def test_an_id_of_a_packet_that_is_not_followed_any_more():
+    """Its steps are not those of the packet that had the id before."""
+    second = SYN.copy()
+    second.id = 8
+    journeys = heard(PICKED, TRANSLATED)
+    journeys.takes_new = False
+    for event in (ours(1, "pick", second), rule(1, "drop")):
+        journeys.hear(event, 0.0)
+    (journey,) = over(journeys, SILENT_S)
+    assert not journey.is_stopped
+
+
+# -- how they are heard -----------------------------------------------------------------------------------------------
+
+
+class Words:
+    """A netctl.trace.hearing.Source, whose every reading takes a second."""
+
+    def __init__(self, clock, readings):
+        self.overflows = 0
+        self.is_drained = False
+        self._clock = clock
+        self._readings = readings
+        self._pipe = os.pipe()
+        os.write(self._pipe[1], b"there is always something")
+
+    def fileno(self):
+        return self._pipe[0]
+
+    def read(self):
+        events = self._readings.pop(0)
+        self.is_drained = not self._readings
+        self._clock.now += 1.0
+        for event in events:
+            if event is None:
+                self.overflows += 1
+            else:
+                yield event
+
+    def close(self):
+        for end in self._pipe:
+            os.close(end)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def hearing():
+    """Of these readings, one after the other; gives the journeys and what reads."""
+    made = []
+
+    def hear(*readings):
+        clock, journeys = Clock(), Journeys(TABLE, LO)
+        made.append(Words(clock, list(readings)))
+        return journeys, Hearing(journeys, made[0], None, clock)
+
+    yield hear
+    made[0].close()
+
+
+ARRIVED = ours(1, "postrouting-last", moved("10.244.2.2", 8080), came_in=0, goes_out=3)
+
+
+def test_a_packet_of_which_not_all_is_read_is_not_lost(hearing):
+    """However long it takes to read on."""
+    journeys, reader = hearing([PICKED, TRANSLATED], [ARRIVED], [], [])
+    for _ in range(3):
+        reader.read()
+        assert not list(journeys.over())
+    reader.read()
+    (journey,) = journeys.over()
+    assert journey.is_at_end
+
+
+def test_the_end_of_a_packet_is_unknown_when_messages_were_lost(hearing):
+    journeys, reader = hearing([PICKED, TRANSLATED, None], [], [])
+    for _ in range(3):
+        reader.read()
+    (journey,) = journeys.over()
+    found = path_of(journey)
+    assert (found.outcome.verdict, found.lost.code) == (Verdict.UNKNOWN, "incomplete")
+
+
+def test_what_arrived_did_so_whatever_else_was_lost(hearing):
+    journeys, reader = hearing([None, PICKED, TRANSLATED, ARRIVED], [], [])
+    for _ in range(3):
+        reader.read()
+    (journey,) = journeys.over()
+    assert path_of(journey).outcome.verdict is Verdict.ACCEPT
+
+
+def path_of(journey):
+    words = RuleWords("inet fw forward", "", "", "")
+    return path(journey, lambda *_: words, lambda _: RouteAnswer("unicast", "eth0"), str, lambda _: "")
 
 
 def test_packets_that_others_trace():
