@@ -17,7 +17,8 @@ for the end of its refusal."""
 
 def render(delta: Delta[Key, Rules], owned: Owned) -> str:
     """One transaction for each table with changes; empty without any."""
-    return "".join(line + "\n" for table in TABLES for line in _transaction(table, delta, owned))
+    lines = [line for table in TABLES for line in _transaction(table, delta, owned)]
+    return "\n".join([*lines, ""])
 
 
 def _transaction(table: str, delta: Delta[Key, Rules], owned: Owned) -> Iterator[str]:
@@ -28,7 +29,9 @@ def _transaction(table: str, delta: Delta[Key, Rules], owned: Owned) -> Iterator
     yield f"*{table}"
     for key in _targets_first(ours, delta.put):
         yield f":{key[1]} - [0:0]"
-        yield from (f"-A {key[1]} {rule}" for rule in delta.put.get(key, ()))
+        if rules := delta.put.get(key):
+            start = f"-A {key[1]} "
+            yield start + f"\n{start}".join(rules)
     for key in keys:
         if not owned.is_ours(key[1]):
             yield from _jumps(key, delta, at_head=owned.jumps_first)
@@ -48,8 +51,8 @@ def _targets_first(keys: list[Key], put: Mapping[Key, Rules]) -> list[Key]:
 
     def depth(key: Key) -> int:
         if key not in depths:
-            targets = ((key[0], rule.rpartition(" ")[2]) for rule in put.get(key, ()))
-            depths[key] = 1 + max((depth(target) for target in targets if target in put), default=0)
+            targets = [(key[0], rule[rule.rfind(" ") + 1 :]) for rule in put.get(key, ())]
+            depths[key] = 1 + max([depth(target) for target in targets if target in put], default=0)
         return depths[key]
 
     return sorted(keys, key=depth)
