@@ -66,7 +66,7 @@ PATTERNS = (
     *facts.NETWORKD_DROP_INS,
     *ALLOCATIONS,
     recorded.RECENT,
-    *map(recorded.SETTING.format, recorded.SETTINGS),
+    *(recorded.SETTING.format(family.value, name) for family, names in recorded.SETTINGS.items() for name in names),
     "/proc/sys/net/ipv4/ip_local_*",
     "/proc/sys/net/ipv6/conf/*/accept_ra",
     "/proc/sys/net/netfilter/nf_conntrack_*",

@@ -28,8 +28,11 @@ RULES = {family: ("ip", "-j", f"-{family.value}", "rule") for family in Family}
 ROUTES = {family: ("ip", "-j", f"-{family.value}", "route", "show", "table", "all") for family in Family}
 RULESET = {family: ("nft", "-j", "list", "ruleset", family) for family in ("ip", "ip6", "inet")}
 LEGACY_NAMES = {family: f"/proc/thread-self/net/{family.nft}_tables_names" for family in Family}
-SETTINGS = ("forwarding", "route_localnet", "rp_filter", "accept_local")
-SETTING = "/proc/sys/net/ipv4/conf/*/{}"
+SETTINGS = {
+    Family.V4: ("forwarding", "route_localnet", "rp_filter", "accept_local"),
+    Family.V6: ("forwarding", "force_forwarding"),
+}
+SETTING = "/proc/sys/net/ipv{}/conf/*/{}"
 RECENT = "/proc/thread-self/net/xt_recent/*"
 
 
@@ -52,11 +55,11 @@ class RecordedSight:
     @cached_property
     def _routes(self) -> RecordedRoutes:
         rules, routes = self.decoded(*RULES[self._family]), self.decoded(*ROUTES[self._family])
-        settings = {name: self._setting(name) for name in SETTINGS}
+        settings = {name: self._setting(name) for name in SETTINGS[self._family]}
         return RecordedRoutes(self._family, rules, routes, self.decoded(*ADDRESSES), settings)
 
     def _setting(self, name: str) -> Mapping[str, int]:
-        files = self._node.texts(SETTING.format(name)).items()
+        files = self._node.texts(SETTING.format(self._family.value, name)).items()
         return {PurePath(path).parent.name: int(text) for path, text in files if text.strip()}
 
     def route(self, to: IPAddress, source: IPAddress | None = None, came_in: str = "", mark: int = 0) -> RouteAnswer:

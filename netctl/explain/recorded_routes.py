@@ -68,7 +68,7 @@ class RecordedRoutes:
     links: Sequence[Entry]
     """As `ip -j address` prints them."""
     settings: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    """Of IPv4, by name as `forwarding`, then by device, with `all`."""
+    """Of the family, by name as `forwarding`, then by device, with `all`."""
 
     @cached_property
     def _tables(self) -> dict[str, list[Route]]:
@@ -99,6 +99,8 @@ class RecordedRoutes:
             return RouteAnswer(refusal)
         if found is None or found.kind in FAILING:
             return RouteAnswer(found.kind if found else "none")
+        if self.family is Family.V6 and came_in and found.kind == "unicast" and not self._is_forwarded(came_in):
+            return RouteAnswer("no-forwarding")
         if self.family is Family.V4 and not came_in and self._stays_inside(source, found):
             return RouteAnswer("blackhole")
         kind = "multicast" if self.family is Family.V4 and to.is_multicast else found.kind
@@ -188,6 +190,13 @@ class RecordedRoutes:
     def _filter(self, device: str) -> int:
         values = self.settings.get("rp_filter", {})
         return max(values.get("all", 0), values.get(device, 0))
+
+    def _is_forwarded(self, came_in: str) -> bool:
+        """Over IPv6 (ip6_forward). Where nobody noted it down, it is."""
+        return bool(
+            self.settings.get("forwarding", {}).get("all", 1)
+            or self.settings.get("force_forwarding", {}).get(came_in, 0)
+        )
 
     # -- the source that is used ----------------------------------------------------------------------------------
 

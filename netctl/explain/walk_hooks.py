@@ -9,6 +9,7 @@ What is sent to itself keeps its connection on the way through `lo`, so no chain
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from controlloop.family import Family
 from netctl.explain.walk import BaseChain, Branch, Notes, Packet, RouteAnswer, Ruleset, Sight, Verdict, merged
 
 LOOPBACK = "lo"
@@ -18,8 +19,10 @@ NO_WAY = {
     "prohibit": (Verdict.REJECT, "a prohibit route leads there"),
     "blackhole": (Verdict.DROP, "a blackhole route leads there"),
     # ip_error() of the kernel: without ICMP.
-    "no-forwarding": (Verdict.DROP, "this node does not forward what comes in there (see net.ipv4.conf.*.forwarding)"),
+    "no-forwarding": (Verdict.DROP, "this node does not forward what comes in there"),
 }
+FORWARDING = {Family.V4: "net.ipv4.conf.*.forwarding", Family.V6: "net.ipv6.conf.all.forwarding"}
+"""IPv6 has it per device, too, but asks the whole node."""
 ONLY_INSIDE = "no answer is taken for ::1 from another interface than lo"
 
 
@@ -106,6 +109,8 @@ class Journey:
                     verdict = Verdict.DROP
                 if packet.source.is_loopback:
                     why = f"{packet.source} may not leave this node (see net.ipv4.conf.*.route_localnet)"
+                if route.kind == "no-forwarding":
+                    why = f"{why} (see {FORWARDING[packet.family]})"
                 self._notes.hook = "routing"
                 self._notes.step("routes", verdict.value, f"{packet.to.address}: {why}")
                 yield Outcome(branch.share, packet, verdict, f"{packet.to.address}: {why}", route)

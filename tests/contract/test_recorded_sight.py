@@ -8,6 +8,8 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from deadline import eventually
+from settled import has_settled
 
 from controlloop.family import Family
 from netctl.explain.command import travelled
@@ -74,7 +76,12 @@ HEADS = {
 def wired(netns):
     for line in LINKS.strip().splitlines():
         subprocess.run(line.split(), check=True)
+    eventually(lambda: has_settled(output))
     return netns
+
+
+def output(argv):
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
 
 
 def sights(family):
@@ -93,8 +100,9 @@ def random_address(random, family):
     )
 
 
-@pytest.mark.parametrize("family", Family)
-def test_routes(wired, family):
+@pytest.mark.parametrize(("family", "ipv6_forwards"), [(Family.V4, "1"), (Family.V6, "0"), (Family.V6, "1")])
+def test_routes(wired, family, ipv6_forwards):
+    Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text(ipv6_forwards)
     random = Random(SEED)
     live, recorded = sights(family)
     own = [
@@ -119,6 +127,7 @@ def test_routes(wired, family):
             assert live.is_local(to) == recorded.is_local(to)
     assert not wrong, f"{len(wrong)}\n" + "\n".join(wrong[:12])
     assert {"unicast", "local", "blackhole", "unreachable"} <= seen
+    assert ("no-forwarding" in seen) is (family is Family.V4 or ipv6_forwards == "0")
 
 
 def test_what_routes_lead_over(wired):

@@ -2,6 +2,7 @@
 
 import subprocess
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from calls import Call
@@ -13,7 +14,12 @@ from tables import DROPPED_AFTER_S
 from tracing import Tracing
 
 from controlloop.family import Family
+from netctl.explain.command import explained
+from netctl.explain.flow_words import Target
+from netctl.explain.walk import Place
+from netctl.node import LiveNode
 
+NOWHERE = LiveNode(Path("/nonexistent"))
 POD = ADDRESSES["pod-2-1"][Family.V4]
 """The endpoint, on the other node."""
 
@@ -29,10 +35,11 @@ def done(rig, does, undoes):
             subprocess.run(["sh", "-ec", undoes], check=True)
 
 
-def traced(rig, caller="pod-1-3", target="cluster-ip", number=80):
+def traced(rig, caller="pod-1-3", target="cluster-ip", number=80, family=Family.V4):
     """What is said of the first packet of one call."""
-    address = ADDRESSES[target][Family.V4]
-    with Tracing(rig.namespace, "any", f"{address}:{number}/tcp") as tracing:
+    address = ADDRESSES[target][family]
+    at = Place(address, number)
+    with Tracing(rig.namespace, "any", f"{at}/tcp") as tracing:
         rig.board.place([Call(caller, address, number)], wait=lambda _: DROPPED_AFTER_S)
         code, (item,) = tracing.packets()
     rig.board.hang_up()
@@ -183,13 +190,35 @@ def test_a_route(rig, kind):
     assert words in item["reason"]["text"]
 
 
-def test_a_node_that_does_not_forward(rig):
+FORWARDING = {Family.V4: "net.ipv4.conf.cni0.forwarding", Family.V6: "net.ipv6.conf.all.forwarding"}
+
+
+@pytest.mark.parametrize("family", Family)
+def test_a_node_that_does_not_forward(rig, family):
+    """Which `netctl explain` knows beforehand."""
     rig.given(service(), slices("pod-2-1"))
-    setting = "net.ipv4.conf.cni0.forwarding"
+    caller, target = str(ADDRESSES["pod-1-3"][family]), Target(ADDRESSES["cluster-ip"][family], "", "80", "tcp")
+    setting = FORWARDING[family]
     with done(rig, f"sysctl -qw {setting}=0", f"sysctl -qw {setting}=1"):
-        item = traced(rig)
+        item = traced(rig, family=family)
+        with inside(rig.namespace):
+            predicted = explained(caller, target, NOWHERE)
     assert (item["verdict"], item["reason"]["code"]) == ("drop", "no-forwarding")
     assert f"{setting}=0" in item["reason"]["text"]
+    assert (predicted.verdict, predicted.reason.code) == ("drop", "no-forwarding")
+    assert f"net.ipv{family.value}.conf" in predicted.reason.text
+
+
+@only_nftables
+def test_ipv6_asks_no_device_whether_it_forwards(rig):
+    rig.given(service(), slices("pod-2-1"))
+    caller, target = str(ADDRESSES["pod-1-3"][Family.V6]), Target(ADDRESSES["cluster-ip"][Family.V6], "", "80", "tcp")
+    setting = "net.ipv6.conf.cni0.forwarding"
+    with done(rig, f"sysctl -qw {setting}=0", f"sysctl -qw {setting}=1"):
+        (call,) = rig.call("pod-1-3", "cluster-ip", 80, family=Family.V6)
+        with inside(rig.namespace):
+            predicted = explained(caller, target, NOWHERE)
+    assert (call.outcome, predicted.arrives) == ("pod-2-1", True)
 
 
 @pytest.mark.parametrize("family", Family)
@@ -198,7 +227,7 @@ def test_a_packet_whose_time_to_live_is_over(rig, family):
     address = str(ADDRESSES["pod-2-1"][family])
     with Tracing(rig.namespace, "any", address, "--protocol", "icmp") as tracing:
         with inside(rig.board.network.namespace("pod-1-3")):
-            subprocess.run(["ping", "-c1", "-W1", "-t1", address], check=False, capture_output=True)
+            subprocess.run(["ping", "-c1", "-W5", "-t1", address], check=False, capture_output=True)
         code, (item,) = tracing.packets()
     assert (code, item["verdict"], item["reason"]["code"]) == (1, "reject", "ttl")
 
