@@ -75,7 +75,7 @@ def show_spread(balance: str, counts: Mapping[str, int]) -> bool:
     return len(counts) == 3 and sum(counts.values()) == CALLS
 
 
-def wait_for_endpoints(cluster: Cluster, count: int, timeout_s: float = 10.0) -> None:
+def wait_for_endpoints(cluster: Cluster, count: int, timeout_s: float = 60.0) -> None:
     """Until every node has programmed so many endpoints."""
     deadline = time.monotonic() + timeout_s
     for node in cluster.nodes:

@@ -38,8 +38,7 @@ VARIANTS = {
 
 
 @pytest.fixture(params=VARIANTS)
-def rules(request, tmp_path, monkeypatch):
-    monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "lock"))
+def rules(request):
     planner, backend = VARIANTS[request.param]()
     made = RuleSync(request.param, planner, backend)
     yield made

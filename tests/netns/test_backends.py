@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 from agent_pair import needs_wireguard
+from deadline import PATIENCE_S
 from node_pair import CONVERGE, POD, V4, V6, Pair
 
 from netagent.backends.choice import parse_backend
@@ -131,9 +132,9 @@ def test_a_peer_that_proves_its_key_from_another_address_has_not_drifted(pair, m
         pair.shows("ip addr add 192.0.2.22/24 dev eth0", 2)
         pair.shows("ip route replace 192.0.2.0/24 dev eth0 src 192.0.2.22", 2)
         pair.shows("wg set flannel-wg listen-port 4444", 2)
-        pair.shows(f"ping -c1 -W5 -I {POD[V4].format(2)} {POD[V4].format(1)}", 2)
+        pair.shows(f"ping -c1 -W30 -I {POD[V4].format(2)} {POD[V4].format(1)}", 2)
         assert "192.0.2.2:51820" not in pair.shows("wg show flannel-wg endpoints")
-        _, complaint = agent.communicate("go on\n", timeout=30)
+        _, complaint = agent.communicate("go on\n", timeout=PATIENCE_S)
         assert agent.returncode == 0, complaint
 
 

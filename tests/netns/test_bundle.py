@@ -11,7 +11,7 @@ from signal import SIGCONT, SIGSTOP
 
 import click
 import pytest
-from deadline import eventually
+from deadline import PATIENCE_S, eventually
 from schemas import validated
 from whole_lab import bring_up
 
@@ -50,6 +50,8 @@ COMMANDS = {
 LEFT_OUT = {"netagent": {"/healthz", "/readyz"}, "netproxy": {"/healthz", "/readyz", "/livez", "/proxyMode"}}
 """Pages that say nothing that another one does not."""
 GOES_ON = re.compile(r"\b(?:\d+[hm])?\d+s\b|(?<=\"packets\": )\d+|(?<=\"bytes\": )\d+| +(?= -|$)", re.MULTILINE)
+in_one_mode = pytest.mark.parametrize("lab", ["nftables"], indirect=True, scope="module")
+"""What does not depend on it."""
 SECRET = "hunter2hunter2"  # noqa: S105 - a canary
 PLANTED = (
     f"NODENET_ETCD_PASSWORD={SECRET}",
@@ -77,7 +79,7 @@ def netctl(cluster, *arguments):
     """Exit code, output and errors of the command on node-1."""
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with cluster.host("node-1").popen(["netctl", *arguments], **options) as process:
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=PATIENCE_S)
     return process.returncode, output, errors
 
 
@@ -165,6 +167,7 @@ def test_what_is_in_it(lab):
         assert manifest["answers"][f"page {daemon} /metrics"]["member"]
 
 
+@in_one_mode
 def test_a_second_one_does_not_take_its_place(lab):
     path, _ = taken(lab)
     before = path.read_bytes()
@@ -175,6 +178,7 @@ def test_a_second_one_does_not_take_its_place(lab):
     assert path.read_bytes() == before
 
 
+@in_one_mode
 def test_a_daemon_that_hangs_costs_only_its_own_answers(lab):
     process = lab.process("node-1", "netproxy")
     send([process], SIGSTOP)
@@ -217,6 +221,7 @@ def test_no_secret_is_in_it(lab):
     }
 
 
+@in_one_mode
 def test_verify_asks_a_packet_and_not_a_bundle(lab):
     taken(lab)
     code, output, errors = netctl(lab, "explain", "-", f"{WEB}:80", "--verify", "--from", "/run/bundle.tar.gz")

@@ -21,16 +21,8 @@ def board():
     made.cluster.down()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _own_lock(tmp_path_factory):
-    """Others who write legacy rules on this machine must not wait for us, nor we for them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XTABLES_LOCKFILE", str(tmp_path_factory.mktemp("xtables") / "lock"))
-        yield
-
-
 @pytest.fixture(scope="module", params=VARIANTS)
-def rig(request, board, _own_lock):
+def rig(request, board):
     made = Rig(board, request.param)
     made.given()
     yield made

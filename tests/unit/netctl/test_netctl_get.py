@@ -1,6 +1,7 @@
 """The lists of netctl: what a person, a script and a shell's loop get."""
 
 import json
+import re
 import time
 
 import pytest
@@ -160,7 +161,8 @@ def test_status_shows_findings_with_their_age_and_their_remedy(tmp_path):
     fight = {"name": "route", "reason": "undone", "code": "NN108"}
     found = status_of(tmp_path, netagent={**NETAGENT, "findings": [finding, fight]}, netproxy=NETPROXY)
     assert found.exit_code == 1
-    assert found.render().splitlines()[3:] == [
+    told = re.sub(r"for 1m\d\ds", "for 1m05s", found.render())  # by a machine that is in no hurry
+    assert told.splitlines()[3:] == [
         "  ! NN105 large packets do not arrive: 10.244.9.0-24, for 1m05s",
         "      MTU; less",
         "      next: netctl peers -o wide",
@@ -180,4 +182,4 @@ def test_status_tells_more_when_asked_for_wide(tmp_path):
     }
     text = status_of(tmp_path, netagent={**NETAGENT, **told}, netproxy=NETPROXY).shown("wide")
     assert "programmed 2 fdb, 3 route" in text
-    assert "reconciled 7s ago in 4 ms" in text
+    assert re.search(r"reconciled \d+s ago in 4 ms", text)

@@ -1,6 +1,7 @@
 """What `netctl status` makes of what the daemons say: the verdict first, and an exit code for scripts."""
 
 import json
+import re
 import socket
 import time
 from contextlib import ExitStack, contextmanager
@@ -50,7 +51,7 @@ def answering(path, document):
         thread = Thread(target=answer, daemon=True)
         thread.start()
         yield
-        thread.join(timeout=5)
+        thread.join(timeout=60)
 
 
 def status_of(run_dir, **documents):
@@ -77,7 +78,7 @@ def test_a_healthy_node_is_three_lines_and_ok(tmp_path):
 def test_the_last_sync_is_told_by_its_age(tmp_path):
     rules = {"a": {"last_sync": time.time() - 200}, "b": {"last_sync": time.time() - 7200}}
     found = status_of(tmp_path, netagent=NETAGENT, netproxy={**NETPROXY, "rules": rules})
-    assert "synced 3m2" in found.render()
+    assert re.search(r"synced 3m\d\ds", found.render())
 
 
 def test_who_wants_more_is_told_what_was_repaired_and_forgotten(tmp_path):
