@@ -90,14 +90,20 @@ class ServiceChange:
         return {"service": str(self.service), "change": self.verb, "frontends": frontends}
 
 
-def service_change(service: ServiceName, before: Tracker, after: Tracker) -> ServiceChange:
+def service_change(
+    service: ServiceName, before: Tracker, after: Tracker, *, is_given_more: bool = False
+) -> ServiceChange:
+    """`is_given_more`: it lacks addresses or ports, and without an address it is none of the tracker's Services."""
     had, has = by_place(before.frontends(service)), by_place(after.frontends(service))
     places = [*has, *(place for place in had if place not in has)]
     changes = [FrontendChange(had.get(place), has.get(place)) for place in places]
     told = [each for each in changes if each.before is None or each.after is None or is_visible(each)]
     was, stays = service in before.services(), service in after.services()
-    verb = ("changed" if told else "unchanged") if was and stays else "added" if stays else "removed"
-    return ServiceChange(service, told, verb if was or stays else "unchanged")
+    if was:
+        verb = "removed" if not stays else "changed" if told or is_given_more else "unchanged"
+    else:
+        verb = "added" if stays or is_given_more else "unchanged"
+    return ServiceChange(service, told, verb)
 
 
 def is_visible(change: FrontendChange) -> bool:

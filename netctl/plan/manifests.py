@@ -1,7 +1,7 @@
 """Manifests as the store would hold them: with what a Service was given before and they need not repeat. Pure."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -18,29 +18,37 @@ POOLS = parse_pools(DEFAULTS.service_cluster_ip_range, DEFAULTS.service_node_por
 """Which families are given where a store configures nothing; from what range does not matter here."""
 
 
-def update(key: ObjectKey, body: bytes, known: Mapping[ServiceName, ProxiedService]) -> tuple[Update, str]:
-    """The object as it would be read, and what of it cannot be foreseen; the reason why it is misshapen is left to
-    whoever reads it.
-    """
+class Foreseen(NamedTuple):
+    update: Update
+    """The object as it would be read."""
+    note: str = ""
+    """What of it cannot be foreseen."""
+    is_given_more: bool = False
+    """Addresses or ports, when it is applied."""
+
+
+def foreseen(key: ObjectKey, body: bytes, known: Mapping[ServiceName, ProxiedService]) -> Foreseen:
+    """The reason why an object is misshapen is left to whoever reads it."""
     kind, name = key
     if kind is not Kind.SERVICE:
-        return Update(kind, name, body), ""
+        return Foreseen(Update(kind, name, body))
     document: Document = msgspec.json.decode(body)
     try:
         refuse_misshapen(document)
         document = completed(document, known.get(ServiceName(name.namespace, name.name)))
-        note = note_on(len(lacking(document, POOLS)))
+        given_later = len(lacking(document, POOLS))
     except msgspec.ValidationError:
-        return Update(kind, name, body), ""
+        return Foreseen(Update(kind, name, body))
     except OperatorError as error:
-        note = f"spec.{error}"
-    return Update(kind, name, msgspec.json.encode(document)), note
+        return Foreseen(Update(kind, name, msgspec.json.encode(document)), f"spec.{error}")
+    return Foreseen(Update(kind, name, msgspec.json.encode(document)), note_on(given_later), given_later > 0)
 
 
 def note_on(given_later: int) -> str:
     if not given_later:
         return ""
-    return f"gets {given_later} more addresses or ports when it is applied; what follows from them is not planned"
+    what = "1 address or port" if given_later == 1 else f"{given_later} addresses or ports"
+    return f"is given {what} when it is applied; what follows from that is not planned"
 
 
 def completed(document: Document, before: ProxiedService | None) -> Document:

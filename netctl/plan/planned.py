@@ -1,6 +1,6 @@
 """What manifests would change: through the proxy's own tracker and planners, from what it has taken in."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -8,7 +8,7 @@ from controlloop.delta import Delta
 from controlloop.nft.state import Chain
 from netctl.output import API_VERSION
 from netctl.plan.changes import ServiceChange, service_change
-from netctl.plan.manifests import update
+from netctl.plan.manifests import Foreseen, foreseen
 from netctl.proxy_objects import Taken
 from proxy.config import ProxyMode
 from proxy.frontends import ServiceName
@@ -56,27 +56,27 @@ def plan(taken: Taken, objects: Mapping[ObjectKey, bytes], mode: ProxyMode | Non
     if chosen is not taken.mode:
         read = read._replace(options=replace(read.options, balances=BALANCES[chosen]))
     before, after = Tracker.going_on(read), Tracker.going_on(read)
-    updates, notes = updates_of(objects, {each.name: each for each in read.services}, deletes=deletes)
+    known = {each.name: each for each in read.services}
+    expected = list(foreseen_of(objects, known, deletes=deletes))
+    updates = [each.update for each in expected]
     skipped_before = before.skipped
     changed = after.apply(Batch(tuple(updates), listed=False))
     named = {ServiceName(each.name.namespace, each.name.name) for each in updates if each.kind is Kind.SERVICE}
-    services = [service_change(each, before, after) for each in sorted(changed | named)]
+    growing = {
+        ServiceName(each.update.name.namespace, each.update.name.name) for each in expected if each.is_given_more
+    }
+    services = [service_change(each, before, after, is_given_more=each in growing) for each in sorted(changed | named)]
+    notes = {f"{each.update.kind.value} {each.update.name}": each.note for each in expected if each.note}
     refusals = {name: each.reason for name, each in after.skipped.items() if skipped_before.get(name) != each}
     writes = [written(chosen, each, (before, after), changed) for each in taken.surroundings]
     return Plan(chosen, services, refusals, notes, writes)
 
 
-def updates_of(
+def foreseen_of(
     objects: Mapping[ObjectKey, bytes], known: Mapping[ServiceName, Any], *, deletes: bool
-) -> tuple[list[Update], dict[str, str]]:
-    updates: list[Update] = []
-    notes: dict[str, str] = {}
+) -> Iterator[Foreseen]:
     for key, body in objects.items():
-        made, note = (Update(*key, None), "") if deletes else update(key, body, known)
-        updates.append(made)
-        if note:
-            notes[f"{key[0].value} {key[1]}"] = note
-    return updates, notes
+        yield Foreseen(Update(*key, None)) if deletes else foreseen(key, body, known)
 
 
 def written(
