@@ -23,13 +23,24 @@ class Process(msgspec.Struct, frozen=True):
 
 def start_time(pid: int) -> int | None:
     """None for a process that is gone or only waits to be reaped."""
+    fields = stat_fields(pid)
+    return None if not fields or fields[0] in "ZX" else int(fields[19])
+
+
+def exit_status(pid: int) -> int | None:
+    """Of a process that waits to be reaped, below 0 for a signal; None: it runs, or is gone."""
+    fields = stat_fields(pid)
+    return os.waitstatus_to_exitcode(int(fields[49])) if fields and fields[0] == "Z" else None
+
+
+def stat_fields(pid: int) -> list[str]:
+    """From its state on (proc(5), field 3); none of a process that is gone."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
-        return None
+        return []
     # The program's name, in parentheses, may hold anything; what follows the last one is numbers.
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])
+    return stat.rpartition(")")[2].split()
 
 
 def identify(host: str, program: str, pid: int) -> Process:

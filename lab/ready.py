@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from signal import Signals
+from tempfile import NamedTemporaryFile
 
-from lab.processes import Process
+from lab.processes import Process, exit_status
 
 MESSAGE_BYTES = 4096
 ASK_S = 0.1
@@ -15,7 +17,7 @@ ASK_S = 0.1
 
 
 class NotStartedError(Exception):
-    """A daemon ended, or stayed silent, before it was ready. The text has the last lines of its log."""
+    """A daemon ended, or stayed silent, before it was ready: one line with how, its last words and its log."""
 
 
 class ReadyListener:
@@ -67,18 +69,31 @@ def wait_for_all(started: Sequence[Waited], timeout_s: float, told: Callable[[in
                 give_up_on_the_dead(due)
             if due and time.monotonic() > deadline:
                 late = min(due, key=started.index)
-                raise NotStartedError(f"{named(late.process)} not ready after {timeout_s:g} s:\n{tail(late.log)}")
+                raise NotStartedError(f"{named(late.process)} not ready after {timeout_s:g} s: {tail(late.log)}")
 
 
 def give_up_on_the_dead(due: Iterable[Waited]) -> None:
     for each in due:
         if not each.process.is_alive():
-            raise NotStartedError(f"{named(each.process)} ended:\n{tail(each.log)}")
+            raise NotStartedError(f"{named(each.process)} ended{how(each.process)}: {tail(each.log)}")
 
 
 def named(process: Process) -> str:
     return f"{process.program} on {process.host}"
 
 
-def tail(log: Path, lines: int = 8) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+def how(process: Process) -> str:
+    """Empty when nobody knows any more."""
+    status = exit_status(process.pid)
+    if status is None:
+        return ""
+    return f" with status {status}" if status >= 0 else f" by {Signals(-status).name}"
+
+
+def tail(log: Path) -> str:
+    """The last line, and where all of them are kept: a lab that does not come up takes its own files away."""
+    text = log.read_text(errors="replace")
+    with NamedTemporaryFile("w", prefix=f"nodenet-{log.parent.name}-", suffix=f"-{log.name}", delete=False) as kept:
+        kept.write(text)
+    said = [line.strip() for line in text.splitlines() if line.strip()]
+    return f"{said[-1] if said else 'without a word'} (its log: {kept.name})"

@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import tempfile
 
 import pytest
 
@@ -42,14 +44,36 @@ def test_of_several_that_become_ready_each_one_is_told(tmp_path, log):
         say(each.listener, b"READY=1")
     wait_for_all(waited, 5, heard.append)
     assert heard == [1, 2, 3]
-    assert list(tmp_path.iterdir()) == [log]
+    assert [path for path in tmp_path.iterdir() if path.is_socket()] == []
 
 
-def test_a_daemon_that_ended_is_told_with_the_end_of_its_log(listener, log):
-    with pytest.raises(NotStartedError, match=r"^netproxy on node-1 ended:\nline 12\n(line \d+\n)+line 19$"):
+@pytest.fixture(autouse=True)
+def kept(tmp_path, monkeypatch):
+    """Where logs are kept."""
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize(("end", "words"), [("exit 3", "with status 3"), ("kill -9 $$", "by SIGKILL")])
+def test_a_daemon_that_ended_is_told_in_a_line(listener, log, kept, end, words):
+    log.write_text("Traceback (most recent call last):\n  File x, line 1\nKeyError: 'x'\n\n")
+    with subprocess.Popen(["sh", "-c", f"read x; {end}"], stdin=subprocess.PIPE) as daemon:
+        process = identify("node-1", "netproxy", daemon.pid)
+        daemon.stdin.close()
+        with pytest.raises(NotStartedError) as raised:
+            wait_for_all([Waited(process, listener, log)], 5)
+    (file,) = kept.iterdir()
+    assert str(raised.value) == f"netproxy on node-1 ended {words}: KeyError: 'x' (its log: {file})"
+    assert file.read_text() == log.read_text()
+
+
+def test_a_daemon_of_which_nothing_is_left(listener, log):
+    with pytest.raises(NotStartedError, match=r"^netproxy on node-1 ended: line 19 \(its log: "):
         wait_for_all([Waited(Process("node-1", "netproxy", os.getpid(), 0), listener, log)], 5)
 
 
 def test_a_daemon_that_stays_silent_is_told_with_the_time_it_had(listener, log):
-    with pytest.raises(NotStartedError, match=r"^netproxy on node-1 not ready after 0\.1 s:\n"):
+    with pytest.raises(NotStartedError, match=r"^netproxy on node-1 not ready after 0\.1 s: line 19 "):
         wait_for_all([Waited(identify("node-1", "netproxy", os.getpid()), listener, log)], 0.1)
