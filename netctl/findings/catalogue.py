@@ -174,6 +174,15 @@ SERVICES = {
         "Free the port, or let the Service get another healthCheckNodePort.",
         "ss -lntp",
     ),
+    "NN209": Entry(
+        "client affinity is limited",
+        "The Service is served, and its clients keep their endpoints, but only so many for each endpoint as the module "
+        "xt_recent was loaded for: 100 unless it was told otherwise. iptables asks for sets of addresses over a raw "
+        "socket, and the unit grants none.",
+        "Install systemd's drop-in netproxy.service.d/iptables-affinity.conf (with legacy iptables "
+        "legacy-iptables.conf, which grants the same), or use nftables mode.",
+        "systemctl show netproxy --property AmbientCapabilities",
+    ),
     "NN210": Entry(
         "Service does not answer",
         "A connection from this node to a Service with endpoints was refused or not answered: the endpoint does not "

@@ -11,6 +11,8 @@ Document = Mapping[str, Any]
 
 OWN_WAIT = {"the firewall": "NN112", "firewall rules": "NN112", "the registry": "NN111", "a lease": "NN103"}
 """Codes by how netagent's reason for not being ready begins; any other is NN102."""
+LIMITED_AFFINITY = "spec.sessionAffinity: 100 clients of an endpoint"
+"""What netproxy says of a Service that it serves all the same (proxy.iptables.kernel)."""
 
 
 def silent(daemon: str, reason: str) -> Finding:
@@ -47,7 +49,8 @@ def judge_proxy(daemon: str, document: Document) -> Iterator[Finding]:
         evidence = f"waits for {gap}" if gap else "the kernel does not hold what is desired"
         yield Finding(code, daemon, evidence, document.get("waiting_since"))
     for item in document["skipped"]:
-        yield Finding("NN205", item["name"], item["reason"], item.get("since"))
+        code = "NN209" if item["reason"].startswith(LIMITED_AFFINITY) else "NN205"
+        yield Finding(code, item["name"], item["reason"], item.get("since"))
     for item in document.get("quarantined", ()):
         yield Finding("NN206", f"Service {item['name']}", item["reason"], item.get("since"))
     yield from (told(each, "NN200") for each in document.get("findings", ()))

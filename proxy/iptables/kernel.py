@@ -107,6 +107,10 @@ class IptablesBackend(IptablesChains):
             self._released = self._sets.destroy(self._released)
 
 
+LIMITED = "100 clients of an endpoint are remembered, or as many as xt_recent was told"
+"""Also how netctl knows this from what makes a Service unreadable."""
+
+
 def _sets_in(state: Mapping[Key, Rules]) -> set[str]:
     return {name for table, name in state if table == SET_TABLE}
 
@@ -121,8 +125,7 @@ def affinity_limit(family: Family) -> str:
     try:
         AddressSets(family, MEMORY_PREFIX[family]).check()
     except OSError as error:
-        limit = "100 clients of an endpoint are remembered, or as many as xt_recent was told"
-        return f"{limit}: sets of addresses need CAP_NET_RAW and a kernel that has them ({error})"
+        return f"{LIMITED}: sets of addresses need CAP_NET_RAW and a kernel that has them ({error})"
     return ""
 
 

@@ -22,6 +22,7 @@ SYSTEMD = Path(__file__).resolve().parents[2] / "systemd"
 LIBEXEC = Path("/usr/lib/systemd")
 DAEMONS = ["netagent", "netproxy"]
 EXPOSURE_LIMIT = 2.0
+AFFINITY = Path("netproxy.service.d/iptables-affinity.conf")
 # A shell that reaches neither the machine's network nor its mounts.
 APART = ("unshare", "--net", "--mount", "--propagation", "private", "sh", "-ec")
 
@@ -129,6 +130,13 @@ def test_legacy_iptables_adds_raw_sockets_and_its_lock_only():
         ("AmbientCapabilities", "CAP_NET_RAW"),
         ("CapabilityBoundingSet", "CAP_NET_RAW"),
         ("ReadWritePaths", "/run/xtables.lock"),
+    ]
+
+
+def test_sets_for_affinity_add_raw_sockets_only():
+    assert settings(SYSTEMD / AFFINITY) == [
+        ("AmbientCapabilities", "CAP_NET_RAW"),
+        ("CapabilityBoundingSet", "CAP_NET_RAW"),
     ]
 
 
@@ -250,6 +258,15 @@ def test_exposure_stays_low_with_the_drop_in(daemon, tmp_path, record_property):
     more = exposure(with_drop_in(tmp_path / f"{daemon}.service"))
     record_property("exposure", more)
     assert plain < more <= EXPOSURE_LIMIT
+
+
+def test_exposure_stays_low_with_sets_for_affinity(tmp_path):
+    unit = copy_of("netproxy", tmp_path)
+    plain = exposure(unit)
+    folder = tmp_path / AFFINITY.parent
+    folder.mkdir()
+    shutil.copy(SYSTEMD / AFFINITY, folder)
+    assert plain < exposure(unit) <= 1.6
 
 
 def test_a_unit_without_sandbox_fails_the_threshold(tmp_path):

@@ -134,6 +134,13 @@ def test_wireguard_go_outlives_its_daemon(node):
     assert node.run("pgrep -x wireguard-go || true") == ""
 
 
+def test_sets_for_affinity_have_their_drop_in(node):
+    node.run(f"cd {CLONE}/systemd\n{block('netproxy.service.d/iptables-affinity.conf')}")
+    node.eventually(lambda: is_ready(node), "ready")
+    assert int(process(node, "netproxy")["CapEff"][0], 16) == CAP_NET_ADMIN | CAP_NET_RAW
+    node.run("rm /etc/systemd/system/netproxy.service.d/iptables-affinity.conf")
+
+
 def test_legacy_iptables_is_written_with_its_drop_in(node):
     for program in ("iptables", "ip6tables"):
         node.run(f"update-alternatives --quiet --set {program} /usr/sbin/{program}-legacy")

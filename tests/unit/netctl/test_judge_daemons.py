@@ -7,6 +7,7 @@ import pytest
 from test_netctl_status import NETAGENT, NETPROXY
 
 from netctl.findings.judge_daemons import judge_agent, judge_proxy, silent
+from proxy.iptables.kernel import LIMITED
 
 ROOT = Path(__file__).parents[3]
 UNREADY = {**NETAGENT, "ready": False}
@@ -44,6 +45,9 @@ FAULTS = {
     "NN203": lambda: proxy(ready=False, waiting_for="nftables-ip rules, nftables-ip6 rules"),
     "NN204": lambda: proxy(ready=False, waiting_for="etcd is away", source={"kind": "etcd", "away": "etcd is away"}),
     "NN205": lambda: proxy(skipped=[{"name": "Service default/web", "reason": "spec: no ports"}]),
+    "NN209": lambda: proxy(
+        skipped=[{"name": "Service default/web", "reason": f"spec.sessionAffinity: {LIMITED}: EPERM"}]
+    ),
     "NN206": lambda: proxy(quarantined=[{"name": "default/web", "reason": "nftables-ip: refused"}]),
     "NN207": lambda: proxy(**told("NN207")),
     "NN208": lambda: proxy(**told("NN208")),
