@@ -63,7 +63,7 @@ class Ruleset:
 
 def target(rule):
     """Of the last jump: a comment before it may show another one."""
-    return re.findall(r"-j (\S+)", rule)[-1]
+    return re.findall(r"-[jg] (\S+)", rule)[-1]
 
 
 def reached(state, table, chain, address, *, protocol="tcp", port=80):

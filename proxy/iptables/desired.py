@@ -18,6 +18,7 @@ from proxy.iptables.surroundings import (
     HEALTH_CHECKS,
     NODE_PORTS,
     PORT_TREES,
+    REFUSED_PORTS,
     SERVICES,
     Dispatch,
     constant_chains,
@@ -42,6 +43,8 @@ class IptablesPlanner:
         self._chains: Ledger[Owner, Key, Rules] = Ledger()
         self._leaves: Ledger[Owner, Leaf, int] = Ledger()
         self._frontends: dict[ServiceName, Sequence[Frontend]] = {}
+        self._spans: tuple[Sequence[str], Sequence[str]] | None = None
+        """The ranges of ports that `_lead_to_ports` was told last; None: to be told anew."""
         addresses = Addresses(self._family)
         self._trees = {root: Tree(addresses, root) for root in ADDRESS_TREES}
         self._trees |= {root: Tree(Ports(), root) for root in PORT_TREES}
@@ -80,12 +83,12 @@ class IptablesPlanner:
 
     def settle(self, surroundings: Surroundings, delta: Delta[Key, Rules]) -> None:
         """See proxy.backend.Planner. Who is a pod, or is marked, is part of every Service's chains; all else is not."""
-        self._trees[SERVICES].end_with(tuple(f"{one} -j {NODE_PORTS.chain}" for one in node_port_places(surroundings)))
+        self._surroundings, self._spans = surroundings, None
         health_checks: dict[Leaf, int] = {
             (HEALTH_CHECKS, f"-p tcp -m tcp --dport {port} -j ACCEPT"): Ports.place(Protocol.TCP, port)
             for port in surroundings.health_check_ports
         }
-        self._want(THE_NODE, constant_chains(surroundings), health_checks, delta)
+        self._hang(THE_NODE, health_checks)
         before, self._dispatch = self._dispatch, Dispatch.of(surroundings)
         if self._dispatch != before:
             for service, frontends in list(self._frontends.items()):
@@ -96,6 +99,9 @@ class IptablesPlanner:
         self, owner: Owner, chains: Mapping[Key, Rules], leaves: Mapping[Leaf, int], delta: Delta[Key, Rules]
     ) -> None:
         self._chains.replace(owner, chains, delta)
+        self._hang(owner, leaves)
+
+    def _hang(self, owner: Owner, leaves: Mapping[Leaf, int]) -> None:
         moved: Delta[Leaf, int] = Delta()
         self._leaves.replace(owner, leaves, moved)
         for (root, rule), place in moved.drop.items():
@@ -104,5 +110,15 @@ class IptablesPlanner:
             self._trees[root].insert(place, rule)
 
     def _record_trees(self, delta: Delta[Key, Rules]) -> None:
+        spans = self._trees[NODE_PORTS].spans(), self._trees[REFUSED_PORTS].spans()
+        if spans != self._spans:
+            self._lead_to_ports(*spans, delta)
+            self._spans = spans
         for tree in self._trees.values():
             tree.record(delta)
+
+    def _lead_to_ports(self, served: Sequence[str], refused: Sequence[str], delta: Delta[Key, Rules]) -> None:
+        """Let the rules that lead to the trees of node ports be for these ranges of ports."""
+        places = node_port_places(self._surroundings, served)
+        self._trees[SERVICES].end_with(tuple(f"{place} -j {NODE_PORTS.chain}" for place in places))
+        self._chains.replace(THE_NODE, constant_chains(self._surroundings, refused), delta)

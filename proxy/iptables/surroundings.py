@@ -1,6 +1,6 @@
 """The rules that depend on the node alone, and the words in which its surroundings appear in other rules. Pure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from controlloop.address import network
@@ -21,6 +21,7 @@ ADDRESS_TREES = (SERVICES, HAIRPIN, REFUSED)
 PORT_TREES = (NODE_PORTS, REFUSED_PORTS, HEALTH_CHECKS)
 
 POSTROUTING = f"{PREFIX}POSTROUTING"
+MASQUERADE = f"{PREFIX}MASQUERADE"
 INPUT = f"{PREFIX}INPUT"
 FORWARD = f"{PREFIX}FORWARD"
 LOOPBACK_ONLY = f"{PREFIX}LOOPBACK-ONLY"
@@ -73,12 +74,16 @@ def _from_pods(surroundings: Surroundings) -> str | None:
     return None
 
 
-def node_port_places(surroundings: Surroundings) -> Iterator[str]:
-    """Matches of the packets that may be for a node port."""
+def node_port_places(surroundings: Surroundings, ranges: Sequence[str]) -> Iterator[str]:
+    """Matches of the packets that may be for a node port; `ranges` are those of the protocols and ports that are one.
+
+    Whether an address is local is asked of the routing table, which costs a packet for nobody more than all the rest.
+    """
     loopback = LOOPBACK[surroundings.family]
     serves_localhost = surroundings.family is Family.V4 and surroundings.localhost_node_ports
     if surroundings.node_port_addresses is None:
-        yield LOCAL_DESTINATION if serves_localhost else f"! -d {loopback} {LOCAL_DESTINATION}"
+        but_loopback = "" if serves_localhost else f"! -d {loopback} "
+        yield from (f"{but_loopback}{each} {LOCAL_DESTINATION}" for each in ranges)
         return
     for address in sorted(surroundings.node_port_addresses, key=int):
         if Family.of(address) is surroundings.family and not address.is_loopback:
@@ -87,34 +92,39 @@ def node_port_places(surroundings: Surroundings) -> Iterator[str]:
         yield f"-d {loopback}"
 
 
-def constant_chains(surroundings: Surroundings) -> Mapping[Key, Rules]:
-    """All chains that no Service has a part in."""
+def constant_chains(surroundings: Surroundings, refused_ports: Sequence[str]) -> Mapping[Key, Rules]:
+    """All chains that no Service has a part in, but for the ranges of `refused_ports`."""
     health_checks = (f"-p tcp -j {HEALTH_CHECKS.chain}",) if surroundings.health_check_ports else ()
     return {
         ("nat", "PREROUTING"): (f"-j {SERVICES.chain}",),
         ("nat", "OUTPUT"): (f"-j {SERVICES.chain}",),
         ("nat", "POSTROUTING"): (f"-j {POSTROUTING}",),
-        ("nat", POSTROUTING): _postrouting(surroundings.mark),
+        **_masquerading(surroundings.mark),
         ("filter", "INPUT"): (f"{NEW} -j {INPUT}", *health_checks),
         ("filter", "FORWARD"): (f"-j {FORWARD}",),
         ("filter", "OUTPUT"): (f"{NEW} -j {REFUSED.chain}",),
         ("filter", INPUT): (
             f"-j {REFUSED.chain}",
-            *(f"{place} -j {REFUSED_PORTS.chain}" for place in node_port_places(surroundings)),
+            *(f"{place} -j {REFUSED_PORTS.chain}" for place in node_port_places(surroundings, refused_ports)),
         ),
         ("filter", FORWARD): _forward(surroundings),
         **_loopback_guard(surroundings),
     }
 
 
-def _postrouting(mark: int) -> Rules:
-    return (
-        f"-m conntrack --ctstate DNAT -j {HAIRPIN.chain}",
-        f"-m mark ! --mark {mark:#x}/{mark:#x} -j RETURN",
-        # The mark goes off: a tunnel's outer packet inherits it and would be masqueraded once more.
-        f"-j MARK --set-xmark {mark:#x}/0x0",
-        "-j MASQUERADE --random-fully",
-    )
+def _masquerading(mark: int) -> Mapping[Key, Rules]:
+    return {
+        ("nat", POSTROUTING): (
+            # Who is marked need not be looked for among those who call themselves.
+            f"-m mark --mark {mark:#x}/{mark:#x} -g {MASQUERADE}",
+            f"-m conntrack --ctstate DNAT -j {HAIRPIN.chain}",
+        ),
+        ("nat", MASQUERADE): (
+            # The mark goes off: a tunnel's outer packet inherits it and would be masqueraded once more.
+            f"-j MARK --set-xmark {mark:#x}/0x0",
+            "-j MASQUERADE --random-fully",
+        ),
+    }
 
 
 def _forward(surroundings: Surroundings) -> Rules:
@@ -133,8 +143,8 @@ def _loopback_guard(surroundings: Surroundings) -> Mapping[Key, Rules]:
     """Localhost node ports need route_localnet, and with it the kernel takes 127.0.0.0/8 from the wire: not here."""
     if surroundings.family is not Family.V4 or not surroundings.localhost_node_ports:
         return {}
-    loopback = LOOPBACK[Family.V4]
     return {
-        ("raw", "PREROUTING"): tuple(f"{option} {loopback} ! -i lo -j {LOOPBACK_ONLY}" for option in ("-s", "-d")),
-        ("raw", LOOPBACK_ONLY): ("-j DROP",),
+        # Every packet meets these. iptables-nft would ask for an interface's name before it looks at an address.
+        ("raw", "PREROUTING"): tuple(f"{option} {LOOPBACK[Family.V4]} -j {LOOPBACK_ONLY}" for option in ("-s", "-d")),
+        ("raw", LOOPBACK_ONLY): ("! -i lo -j DROP",),
     }

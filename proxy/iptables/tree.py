@@ -98,6 +98,11 @@ class Tree:
             self._unlink(path)
         self._count(path, -1)
 
+    def spans(self) -> tuple[str, ...]:
+        """Matches of all packets that a rule of the tree may be for: one for each branch of the root."""
+        tops = (top for _, top in sorted(self._root.children.items()))
+        return tuple(self._space.match(top.prefix, top.length) for top in tops)
+
     def end_with(self, rules: Rules) -> None:
         """Let these be the last rules of the root, for what no rule of the tree has taken."""
         self._tail = rules

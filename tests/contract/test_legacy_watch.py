@@ -40,7 +40,8 @@ async def woken(backend, planner):
 
 
 @pytest.mark.parametrize(
-    "change", ["-F", "-t nat -F NETPROXY-SERVICES", "-t raw -D PREROUTING 1", "-t nat -D OUTPUT -j NETPROXY-SERVICES"]
+    "change",
+    ["-F", "-t nat -F NETPROXY-POSTROUTING", "-t raw -D PREROUTING 1", "-t nat -D OUTPUT -j NETPROXY-SERVICES"],
 )
 async def test_a_change_of_somebody_else_wakes_us(woken, change):
     event, watch = woken

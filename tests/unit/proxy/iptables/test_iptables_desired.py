@@ -56,8 +56,8 @@ def frontend(
     return Frontend(name, ip_address(address), protocol, port, balance, places, **others)
 
 
-def node_port(service=WEB, port_name="http", *, port=30080, **others):
-    return frontend(service, port_name, "0.0.0.0", port=port, scope=Scope.NODE_PORT, **others)
+def node_port(service=WEB, port_name="http", address="0.0.0.0", *, port=30080, **others):
+    return frontend(service, port_name, address, port=port, scope=Scope.NODE_PORT, **others)
 
 
 def planned(*frontends, family=Family.V4, cidr=PODS, memory=Memory.SETS, **surroundings):
@@ -281,16 +281,17 @@ def test_clients_out_of_range_are_dropped_where_no_rule_took_them():
     assert reached(objects, "filter", "NETPROXY-REFUSED", "203.0.113.1")[0][0].endswith("-j DROP")
 
 
-NOT_LOOPBACK = "! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL"
+RANGES = "-p tcp -m tcp --dport 28672:32767", "-p udp -m udp --dport 30053"
+LOCAL = "-m addrtype --dst-type LOCAL"
 LISTED = frozenset(map(ip_address, ("192.0.2.9", "192.0.2.1", "127.0.0.1", "2001:db8::1")))
 
 
 @pytest.mark.parametrize(
     ("given", "family", "places"),
     [
-        ({}, Family.V4, [NOT_LOOPBACK]),
-        ({"localhost_node_ports": True}, Family.V4, ["-m addrtype --dst-type LOCAL"]),
-        ({"localhost_node_ports": True}, Family.V6, ["! -d ::1/128 -m addrtype --dst-type LOCAL"]),
+        ({}, Family.V4, [f"! -d 127.0.0.0/8 {ports} {LOCAL}" for ports in RANGES]),
+        ({"localhost_node_ports": True}, Family.V4, [f"{ports} {LOCAL}" for ports in RANGES]),
+        ({"localhost_node_ports": True}, Family.V6, [f"! -d ::1/128 {ports} {LOCAL}" for ports in RANGES]),
         ({"node_port_addresses": LISTED}, Family.V4, ["-d 192.0.2.1/32", "-d 192.0.2.9/32"]),
         ({"node_port_addresses": LISTED}, Family.V6, ["-d 2001:db8::1/128"]),
         (
@@ -300,12 +301,51 @@ LISTED = frozenset(map(ip_address, ("192.0.2.9", "192.0.2.1", "127.0.0.1", "2001
         ),
     ],
 )
-def test_node_ports_are_served_and_refused_in_the_same_places(given, family, places):
-    objects = planned(family=family, cidr=None, **given)
-    assert objects["nat", "NETPROXY-SERVICES"] == tuple(f"{one} -j NETPROXY-NODE-PORTS" for one in places)
-    assert objects["filter", "NETPROXY-INPUT"][1:] == tuple(f"{one} -j NETPROXY-REFUSED-PORTS" for one in places)
+@pytest.mark.parametrize(
+    ("chain", "tree"),
+    [
+        (("nat", "NETPROXY-SERVICES"), "NETPROXY-NODE-PORTS"),
+        (("filter", "NETPROXY-INPUT"), "NETPROXY-REFUSED-PORTS"),
+    ],
+)
+def test_node_ports_are_served_and_refused_in_the_same_places(given, family, places, chain, tree):
+    several = [
+        node_port(
+            port_name=f"p{port}",
+            port=port,
+            protocol=protocol,
+            address=ANY_NODE_ADDRESS[family],
+            endpoints=[endpoint(host(family, 7))] if chain[0] == "nat" else (),
+        )
+        for protocol, port in ((Protocol.TCP, 30080), (Protocol.TCP, 32767), (Protocol.UDP, 30053))
+    ]
+    objects = planned(*several, family=family, cidr=None, **given)
+    assert [rule for rule in objects[chain] if rule.endswith(tree)] == [f"{one} -j {tree}" for one in places]
     guarded = family is Family.V4 and "localhost_node_ports" in given
     assert (("raw", "PREROUTING") in objects) is guarded
+
+
+def test_without_node_ports_nobody_asks_whether_an_address_is_local():
+    web = planned(frontend())
+    assert not [rule for rules in web.values() for rule in rules if LOCAL in rule]
+
+
+def test_ranges_of_node_ports_follow_the_services():
+    planner = IptablesPlanner(Surroundings(Family.V4, pods=PODS))
+    before = dict(planner.objects)
+    low, high = (node_port(port_name=f"p{port}", port=port) for port in (20000, 32767))
+    for frontends, ports in (
+        ([node_port()], "-p tcp -m tcp --dport 30080"),
+        ([node_port(), high], "-p tcp -m tcp --dport 28672:32767"),
+        ([node_port(), low], "-p tcp"),
+        ([], ""),
+    ):
+        delta = Delta()
+        planner.replace(WEB, frontends, delta)
+        delta.apply_to(before)
+        assert before == dict(planner.objects)
+        asked = [rule for rule in before["nat", "NETPROXY-SERVICES"] if LOCAL in rule]
+        assert asked == ([f"! -d 127.0.0.0/8 {ports} {LOCAL} -j NETPROXY-NODE-PORTS"] if ports else [])
 
 
 def test_many_node_ports_make_a_tree():
