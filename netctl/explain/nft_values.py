@@ -80,8 +80,7 @@ class Values:
             case "jhash":
                 return self._hashed(inner)
             case _ if kind in ARITHMETIC:
-                left, right = (self._single(operand) for operand in inner)
-                return ARITHMETIC[kind](left, right)
+                return _calculated(kind, *map(self._single, inner))
         raise Unsure(kind)
 
     def _single(self, expression: Any) -> Any:
@@ -188,6 +187,12 @@ class Values:
             case _:
                 found = left == self._single(right)
         return bool(found)
+
+
+def _calculated(operation: str, left: Any, right: Any) -> Any:
+    """From numbers a number, from an address and a mask an address."""
+    number = ARITHMETIC[operation](_number(left), _number(right))
+    return str(type(ip_address(left))(number)) if isinstance(left, str) else number
 
 
 def _number(value: Any) -> int:

@@ -5,7 +5,8 @@
     input, forward, output        new connections that nobody serves are refused
     postrouting                   what was marked is masqueraded, and an endpoint that calls itself
 
-Other packets than the first of a connection meet one comparison in each hook.
+Other packets than the first of a connection meet one comparison in each hook. The first one of a connection that is for
+no Service is compared with the networks of Services, which are few: the large maps would each cost it a cache miss.
 """
 
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from proxy.node import Surroundings
 
 ADDRESS_TYPE = {Family.V4: "ipv4_addr", Family.V6: "ipv6_addr"}
 LOOPBACK = {Family.V4: "127.0.0.0/8", Family.V6: "::1"}
+HOST_BITS = {Family.V4: 8, Family.V6: 16}
+"""Of a network of Services: small enough to have no pods in it."""
 
 BEFORE_DSTNAT, DSTNAT, FILTER, SRCNAT = -110, -100, 0, 100
 
@@ -36,7 +39,7 @@ def containers(family: Family) -> Iterator[tuple[str, Container]]:
     for protocol in Protocol:
         for is_node_port in False, True:
             yield endpoints_map(family, protocol, is_node_port=is_node_port)
-    for name in names.CLUSTER_IPS, names.NODE_PORT_ADDRESSES:
+    for name in names.SERVICE_NETWORKS, names.CLUSTER_IPS, names.NODE_PORT_ADDRESSES:
         yield name, simple_set(address)
     yield names.HAIRPIN, simple_set(f"{address} . {address}")
 
@@ -92,7 +95,8 @@ def translating(surroundings: Surroundings) -> Chains:
     yield chain("early-output", Hook("filter", "output", BEFORE_DSTNAT), may_connect)
     yield chain("prerouting", Hook("nat", "prerouting", DSTNAT), to_services)
     yield chain("output", Hook("nat", "output", DSTNAT), to_services)
-    at_service = labelled("service to its endpoints", f"{service(surroundings.family)} @{names.SERVICES}")
+    perhaps = may_be_service(surroundings.family)
+    at_service = labelled("service to its endpoints", f"{perhaps} {service(surroundings.family)} @{names.SERVICES}")
     at_node_port = labelled("node port to its endpoints", f"{node_port(surroundings)} @{names.NODE_PORTS}")
     yield chain("services", None, at_service, at_node_port)
 
@@ -100,25 +104,29 @@ def translating(surroundings: Surroundings) -> Chains:
 def refusing(surroundings: Surroundings) -> Chains:
     """Only what was not translated can match here: the others have the address of an endpoint by now."""
     here = labelled("does nobody serve it here?", "ct state new jump refuse-here")
-    there = labelled("does nobody serve it?", "ct state new jump refuse-services")
+    may_be = may_be_service(surroundings.family)
+    there = labelled("does nobody serve it?", f"ct state new {may_be} jump refuse-services"), *unallocated(surroundings)
     yield chain("filter-input", Hook("filter", "input", FILTER), here)
-    yield chain("filter-forward", Hook("filter", "forward", FILTER), there)
-    yield chain("filter-output", Hook("filter", "output", FILTER), there)
+    yield chain("filter-forward", Hook("filter", "forward", FILTER), *there)
+    yield chain("filter-output", Hook("filter", "output", FILTER), *there)
     at_service = labelled("service without endpoints", f"{service(surroundings.family)} @{names.NO_ENDPOINTS}")
     node_ports = f"{node_port(surroundings)} @{names.NO_ENDPOINT_NODE_PORTS}"
     yield chain("refuse-here", None, labelled("node port without endpoints", node_ports), at_service)
-    yield chain("refuse-services", None, at_service, *unclaimed(surroundings))
+    undefined = labelled(
+        "a port or protocol that the service does not have",
+        f"{surroundings.family.nft} daddr @{names.CLUSTER_IPS} goto refuse",
+    )
+    yield chain("refuse-services", None, at_service, undefined)
     # A host sends one ICMP message a second, unless told otherwise; TCP can do without.
     reset = labelled("refuse", "meta l4proto tcp reject with tcp reset")
     yield chain("refuse", None, reset, labelled("refuse", "reject"))
 
 
-def unclaimed(surroundings: Surroundings) -> Iterator[Rule]:
-    """Packets to addresses of Services that are for no Service would leave the node, and perhaps come back for ever."""
-    ip = surroundings.family.nft
-    yield labelled("a port or protocol that the service does not have", f"{ip} daddr @{names.CLUSTER_IPS} goto refuse")
+def unallocated(surroundings: Surroundings) -> Iterator[Rule]:
+    """Packets to addresses for Services that none has would leave the node, and perhaps come back for ever."""
     if networks := networks_text(surroundings.family, surroundings.service_cidrs):
-        yield labelled("an address that no service has", f"{ip} daddr {networks} drop")
+        unclaimed = f"ct state new {surroundings.family.nft} daddr {networks} drop"
+        yield labelled("an address that no service has", unclaimed)
 
 
 def masquerading(surroundings: Surroundings) -> Chains:
@@ -132,6 +140,17 @@ def masquerading(surroundings: Surroundings) -> Chains:
         f"ct status dnat {ip} saddr . {ip} daddr @{names.HAIRPIN} masquerade fully-random",
     )
     yield chain("postrouting", Hook("nat", "postrouting", SRCNAT), marked, hairpin)
+
+
+def may_be_service(family: Family) -> str:
+    mask = host(family, (1 << family.bits) - (1 << HOST_BITS[family]))
+    return f"{family.nft} daddr and {mask} @{names.SERVICE_NETWORKS}"
+
+
+@lru_cache(maxsize=1024)
+def service_network(family: Family, number: int) -> Key:
+    """The element for addresses that begin like this; `number` is one without its last HOST_BITS."""
+    return Key("element", names.SERVICE_NETWORKS, host(family, number << HOST_BITS[family]))
 
 
 def service(family: Family) -> str:

@@ -15,6 +15,7 @@ STRANGE = re.compile(r"[^A-Za-z0-9./_-]")
 SERVICES, NODE_PORTS = "services", "node-ports"
 NO_ENDPOINTS, NO_ENDPOINT_NODE_PORTS = "no-endpoints", "no-endpoint-node-ports"
 SOURCES, CLUSTER_IPS, NODE_PORT_ADDRESSES, HAIRPIN = "sources", "cluster-ips", "node-port-addresses", "hairpin"
+SERVICE_NETWORKS = "service-networks"
 
 
 def named(kind: str, identity: str, readable: str = "") -> str:

@@ -13,7 +13,7 @@ from controlloop.nft.state import Chain, Container, Key, Rule, Value, labelled
 from proxy.frontends import Endpoint, Frontend, Masquerade, Refusal, Scope
 from proxy.nftables import names
 from proxy.nftables.callers import Callers
-from proxy.nftables.constant import ADDRESS_TYPE, networks_text
+from proxy.nftables.constant import ADDRESS_TYPE, HOST_BITS, networks_text, service_network
 from proxy.nftables.selection import Selection, select
 
 INSIDE = 32768
@@ -50,6 +50,7 @@ class FrontendPlan:
         if not self._is_node_port:
             address = host(self._family, int(frontend.address))
             place = f"{address} . {place}"
+            self._objects[service_network(self._family, int(frontend.address) >> HOST_BITS[self._family])] = ""
             if frontend.scope is Scope.CLUSTER_IP:
                 self._element(names.CLUSTER_IPS, address)
             self._restrict(place)

@@ -90,7 +90,9 @@ def test_without_endpoints_connections_are_refused_and_nothing_is_translated():
     _, delta = planned(frontend(), node_port(refusal=Refusal.DROP))
     assert elements(delta.put, "no-endpoints") == {"10.96.0.1 . tcp . 80": "goto refuse"}
     assert elements(delta.put, "no-endpoint-node-ports") == {"tcp . 30080": "drop"}
-    assert {key.name for key in delta.put} == {"no-endpoints", "no-endpoint-node-ports", "cluster-ips"}
+    assert elements(delta.put, "service-networks") == {"10.96.0.0": ""}
+    refusing = {"no-endpoints", "no-endpoint-node-ports", "cluster-ips", "service-networks"}
+    assert {key.name for key in delta.put} == refusing
 
 
 def test_shared_chains_stay_while_one_service_needs_them():
