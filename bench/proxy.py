@@ -29,8 +29,9 @@ from lab.etcd import EtcdServer
 MEMORY = "/dev/shm"  # noqa: S108 - a folder of our own in it
 HEAD = ("services x endpoints", "start", "floor of writing", "ratio", "one changed", "floor", "100 changed", "added",
         "removed", "own MB", "with children", "idle %")  # fmt: skip
-TRAFFIC_HEAD = ("services x endpoints", "no rules", "no service", "ratio", "ClusterIP", "ratio", "NodePort", "ratio",
-                "connections/s", "no rules", "one repaired", "flush repaired")  # fmt: skip
+TRAFFIC_HEAD = ("services x endpoints", "no rules", "no service", "ratio", "floor", "ClusterIP", "ratio", "floor",
+                "NodePort", "ratio", "floor", "connections/s", "no rules", "one repaired",
+                "flush repaired")  # fmt: skip
 PLOTS = {
     "start": ("Start to all services answering", "s"),
     "change": ("One endpoint changed, to the first connection there", "s"),
@@ -93,7 +94,7 @@ def traffic_row(result: Result) -> str:
     compared = (result.passing, result.cluster_ip, result.node_port)
     return row([
         size(result), f"{result.passing.bare_us:.0f} us",
-        *(text for each in compared for text in (f"{each.us:.0f} us", f"{each.ratio:.2f}")),
+        *(text for each in compared for text in (f"{each.us:.0f} us", f"{each.ratio:.2f}", f"{each.floor:.2f}")),
         f"{result.connections:,.0f}", f"{result.bare_connections:,.0f}",
         f"{max(result.repaired) * 1000:.0f} ms", f"{result.flushed:.2f} s",
     ])  # fmt: skip

@@ -56,12 +56,13 @@ def until(targets: list[Target], wanted: str, since: float, within_s: float) -> 
     return (time.monotonic() if wanted else began) - since
 
 
-def first_packets(targets: list[Target], count: int, beside: list[Target]) -> list[list[float]]:
-    """Microseconds that connecting takes: for `count` connections to one of the targets, and for as many `beside`,
-    turn by turn.
+def first_packets(targets: list[Target], count: int, beside: list[list[Target]]) -> list[list[float]]:
+    """Microseconds that connecting takes: for `count` connections to one of the targets, and for as many to one of each
+    of those `beside`, turn by turn.
     """
-    took: list[list[float]] = [[], []]
-    for targeted in zip(random.choices(targets, k=count), random.choices(beside, k=count), strict=True):  # noqa: S311
+    took: list[list[float]] = [[] for _ in (targets, *beside)]
+    drawn = [random.choices(each, k=count) for each in (targets, *beside)]  # noqa: S311
+    for targeted in zip(*drawn, strict=True):
         for target, times in zip(targeted, took, strict=True):
             started = time.perf_counter()
             made = connect(tuple(target), PATIENCE_S)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from bench.service import floors
 from bench.service.daemon import NFTABLES, Netproxy, Variant
 from bench.service.floors import Floors
-from bench.service.network import BARE_CIDR, PORT, Network, Target, network
+from bench.service.network import BARE_CIDR, FLOOR_CIDR, FLOOR_SERVICE, PORT, Network, Target, network
 from bench.service.workload import Workload, put_all
 from controlloop.client import UnreachableError, get_json
 from controlloop.etcd import Etcd
@@ -29,13 +29,19 @@ class Compared(NamedTuple):
     us: float
     bare_us: float
     """Over the router without rules, turn by turn with the others."""
+    floor_us: float
+    """Over the router that tracks connections, and translates this one when the node does."""
 
     @property
     def ratio(self) -> float:
         return self.us / self.bare_us
 
+    @property
+    def floor(self) -> float:
+        return self.floor_us / self.bare_us
 
-NONE = Compared(0.0, 1.0)
+
+NONE = Compared(0.0, 1.0, 0.0)
 
 
 @dataclass(slots=True)
@@ -79,14 +85,17 @@ class Bench:
         self._sample = [workload.target(number) for number in {0, 1, last // 2, last - 1, last}]
         numbers = range(min(workload.services, 500))
         self._pods = [(workload.endpoint(number, 0), PORT) for number in numbers]
-        self._bare = [(str(ip_network(BARE_CIDR)[number + 1]), PORT) for number in numbers]
+        self._bare, self._tracked = (
+            [(str(ip_network(cidr)[number + 1]), PORT) for number in numbers] for cidr in (BARE_CIDR, FLOOR_CIDR)
+        )
 
     def until(self, targets: Sequence[Target], wanted: str, since: float) -> float:
         return float(self._net.ask("until", targets, wanted, since, READY_S))
 
-    def packets(self, targets: Sequence[Target]) -> Compared:
+    def packets(self, targets: Sequence[Target], floor: Sequence[Target]) -> Compared:
         """Medians of the first packet's way and back."""
-        return Compared(*map(statistics.median, self._net.ask("first_packets", targets, PACKETS, self._bare)))
+        beside = [self._bare, floor]
+        return Compared(*map(statistics.median, self._net.ask("first_packets", targets, PACKETS, beside)))
 
     async def run(self, result: Result, folder: Path, idle_s: float) -> None:
         self.start(result)
@@ -124,10 +133,11 @@ class Bench:
         load = self._workload
         step = max(1, load.services // 500)
         targets = [load.target(number) for number in range(0, load.services, step)]
-        self.packets(self._pods)  # warm
-        result.passing = self.packets(self._pods)
-        result.cluster_ip = self.packets(targets)
-        result.node_port = self.packets([load.node_port(number) for number in range(min(load.services, 500))])
+        self.packets(self._pods, self._tracked)  # warm
+        result.passing = self.packets(self._pods, self._tracked)
+        result.cluster_ip = self.packets(targets, [FLOOR_SERVICE])
+        node_ports = [load.node_port(number) for number in range(min(load.services, 500))]
+        result.node_port = self.packets(node_ports, [FLOOR_SERVICE])
         result.connections = self._net.ask("rate", targets, 1.0)
         result.bare_connections = self._net.ask("rate", self._bare, 1.0)
 

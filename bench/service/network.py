@@ -1,7 +1,8 @@
 """Client, node and endpoints in network namespaces of their own: client ── node ── pods.
 
-Beside the node stands a router with no rules at all, `bare`, by which the same client reaches the same host of pods
-under other addresses: what a packet costs is compared turn by turn, not before and after.
+Beside the node stand two routers by which the same client reaches the same host of pods under other addresses: `bare`
+has no rules at all, `floor` those without which nobody can translate anything. So what a packet costs is compared turn
+by turn, not before and after.
 """
 
 import ctypes
@@ -25,11 +26,27 @@ PORT = 8080
 CLUSTER_CIDR = "10.244.0.0/15"
 BARE_CIDR = "10.250.0.0/16"
 """Pods by way of the router without rules."""
+FLOOR_CIDR = "10.251.0.0/16"
+"""Pods by way of the router that tracks connections."""
+FLOOR_SERVICE = ("10.252.0.1", 80)
+"""What it translates."""
+FLOOR_RULES = f"""table ip floor {{
+    chain prerouting {{
+        type nat hook prerouting priority dstnat;
+        ip daddr {FLOOR_SERVICE[0]} tcp dport {FLOOR_SERVICE[1]} dnat to 10.251.0.1:{PORT}
+    }}
+    chain postrouting {{
+        type nat hook postrouting priority srcnat;
+        ct status dnat masquerade fully-random
+    }}
+}}
+"""
+"""Any rule of these makes the kernel track all connections, and the chains make it ask for the translation of each."""
 NODE_ADDRESS = "192.168.77.1"
 HOME_ADDRESS = "10.30.0.1"
 """Of the benchmark itself, seen from the node."""
-HOSTS = ("client", "node", "bare", "pods")
-ROUTERS = {"node": "eth0", "bare": "eth1"}
+HOSTS = ("client", "node", "bare", "floor", "pods")
+ROUTERS = {"node": "eth0", "bare": "eth1", "floor": "eth2"}
 """And the device that client and pods have towards each."""
 LINES = {
     "node": [
@@ -47,16 +64,28 @@ LINES = {
         "neigh add 192.168.78.2 lladdr 02:00:00:00:00:12 dev client",
         "neigh add 10.21.0.2 lladdr 02:00:00:00:00:14 dev pods",
     ],
+    "floor": [
+        "link set lo up", "link set client up", "link set pods up",
+        "address add 192.168.79.1/24 dev client", "address add 10.22.0.1/24 dev pods",
+        f"route add {FLOOR_CIDR} via 10.22.0.2",
+        "neigh add 192.168.79.2 lladdr 02:00:00:00:00:22 dev client",
+        "neigh add 10.22.0.2 lladdr 02:00:00:00:00:24 dev pods",
+    ],
     "client": [
         "link set lo up", "link set eth0 address 02:00:00:00:00:02 up", "link set eth1 address 02:00:00:00:00:12 up",
+        "link set eth2 address 02:00:00:00:00:22 up",
         "address add 192.168.77.2/24 dev eth0", f"route add default via {NODE_ADDRESS}",
         "address add 192.168.78.2/24 dev eth1", f"route add {BARE_CIDR} via 192.168.78.1",
+        "address add 192.168.79.2/24 dev eth2", f"route add {FLOOR_CIDR} via 192.168.79.1",
+        f"route add {FLOOR_SERVICE[0]} via 192.168.79.1",
     ],
     "pods": [
         "link set lo up", "link set eth0 address 02:00:00:00:00:04 up", "link set eth1 address 02:00:00:00:00:14 up",
+        "link set eth2 address 02:00:00:00:00:24 up",
         "address add 10.20.0.2/24 dev eth0", "route add default via 10.20.0.1",
         "address add 10.21.0.2/24 dev eth1", "route add 192.168.78.0/24 via 10.21.0.1",
-        f"route add local {CLUSTER_CIDR} dev lo", f"route add local {BARE_CIDR} dev lo",
+        "address add 10.22.0.2/24 dev eth2", "route add 192.168.79.0/24 via 10.22.0.1",
+        *(f"route add local {cidr} dev lo" for cidr in (CLUSTER_CIDR, BARE_CIDR, FLOOR_CIDR)),
     ],
 }  # fmt: skip
 """The pods' host has every address of the pod network."""
@@ -122,6 +151,7 @@ class Network:
             self.run(host, "ip", "-batch", "-", stdin="\n".join(lines) + "\n")
         for router in ROUTERS:
             self.run(router, "sysctl", "-qw", *SYSCTLS)
+        self.run("floor", "nft", "-f", "-", stdin=FLOOR_RULES)
         self._endpoint = self.popen("pods", [*PYTHON, str(HERE / "endpoint.py"), str(PORT)], stdout=PIPE)
         assert self._endpoint.stdout is not None
         self._endpoint.stdout.readline()
