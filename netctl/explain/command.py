@@ -19,7 +19,7 @@ from netctl.explain.explanation import WIDTH, Explanation
 from netctl.explain.flow_words import THIS_NODE, Target, read_target
 from netctl.explain.kernel import KernelSight
 from netctl.explain.rules import RuleReader
-from netctl.explain.walk import Notes, NotOfIptablesError, Packet, Place
+from netctl.explain.walk import Notes, Packet, Place
 from netctl.explain.walk_hooks import Journey, Outcome
 from netctl.explain.walk_overlay import hop
 from netctl.node import PROXY, Node
@@ -111,13 +111,8 @@ def explained(source: str, target: Target, node: Node) -> Explanation:
 
 
 def travelled(packet: Packet, sight: Eyes, rules: "RuleReader | RecordedRules") -> tuple[list[Outcome], Notes]:
-    """Once more from the start where it comes to a chain that iptables cannot show."""
-    while True:
-        notes = Notes()
-        try:
-            return Journey(list(rules.rulesets()), sight, notes).travel(packet), notes
-        except NotOfIptablesError:
-            continue
+    notes = Notes()
+    return Journey(list(rules.rulesets()), sight, notes).travel(packet), notes
 
 
 def refuse_unless_of_hosts(caller: IPAddress | None, to: IPAddress) -> None:

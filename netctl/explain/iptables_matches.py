@@ -126,6 +126,8 @@ ANSWERS: Mapping[str, Callable[[Question], Answer]] = {
     **dict.fromkeys(("--update", "--rcheck"), recent),
     "--probability": lambda asked: float(asked.value),
     "--every": lambda asked: 1 / int(asked.value),
+    # Its packet is the first of a connection, and whole.
+    "-f": lambda _: False,
     # Details of the matches above; `--set` puts the source into a list, and always matches.
     **dict.fromkeys(("--mode", "--packet", "--seconds", "--name", "--mask", "--rsource", "--reap", "--set"), yes),
 }

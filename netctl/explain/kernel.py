@@ -49,6 +49,7 @@ from netagent.messages import (
     text_of,
 )
 from netagent.netlink import Channel
+from netctl.explain.iptables_shapes import RuleShape, rule_listing, rule_shape
 from netctl.explain.nft_requests import (
     NamedChain,
     base_chain,
@@ -175,6 +176,10 @@ class KernelSight:
     def base_chains(self, family: str) -> Iterator[NamedChain]:
         """Of all tables; nft takes half a second for that on a large node."""
         return filter(None, map(base_chain, self._ask(chain_listing(AF[family]))))
+
+    def rule_shapes(self, table: str, chain: str) -> list[RuleShape]:
+        """Of the rules of one chain, in their order; none where it is not there."""
+        return [rule_shape(payload) for payload in self._ask(rule_listing(self._family.af, table, chain))]
 
     def element(self, table: str, container: str, kind: str, key: str) -> str | None:
         family, name = table.split(" ", 1)

@@ -26,7 +26,7 @@ NUMBERS = {name: number for number, name in PROTOCOLS.items()}
 
 
 def table_listing(af: int) -> bytes:
-    return _message(GET_TABLE, DUMP, af, b"")
+    return message(GET_TABLE, DUMP, af, b"")
 
 
 def table_name(payload: bytes) -> str:
@@ -43,7 +43,7 @@ class NamedChain(NamedTuple):
 
 
 def chain_listing(af: int) -> bytes:
-    return _message(GET_CHAIN, DUMP, af, b"")
+    return message(GET_CHAIN, DUMP, af, b"")
 
 
 def base_chain(payload: bytes) -> NamedChain | None:
@@ -62,7 +62,7 @@ def element_request(af: int, table: str, container: str, kind: str, key: str) ->
     data = _attribute(VALUE, key_bytes(kind.partition(" : ")[0], key))
     one = _attribute(ONE | NESTED, _attribute(KEY | NESTED, data))
     names = _attribute(LIST_TABLE, table.encode() + b"\0") + _attribute(LIST_SET, container.encode() + b"\0")
-    return _message(GET_ELEMENT, 0, af, names + _attribute(LIST_ELEMENTS | NESTED, one))
+    return message(GET_ELEMENT, 0, af, names + _attribute(LIST_ELEMENTS | NESTED, one))
 
 
 def element_value(payload: bytes, kind: str) -> str:
@@ -92,7 +92,8 @@ def _field_bytes(field: str, value: str) -> bytes:
             return int(value).to_bytes(4, sys.byteorder)
 
 
-def _message(kind: int, flags: int, af: int, body: bytes) -> bytes:
+def message(kind: int, flags: int, af: int, body: bytes) -> bytes:
+    """A request to nf_tables; `body` are its attributes."""
     length = HEADER.size + 4 + len(body)
     return HEADER.pack(length, SUBSYSTEM << 8 | kind, REQUEST | flags, 0, 0) + bytes([af, 0, 0, 0]) + body
 

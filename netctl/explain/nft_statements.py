@@ -11,6 +11,8 @@ from netctl.explain.walk import NoMatchError, Packet, Place, Unsure, Verdict
 VERDICTS = {"accept": Verdict.ACCEPT, "drop": Verdict.DROP, "reject": Verdict.REJECT, "queue": Verdict.ACCEPT}
 DECISIVE = frozenset({"drop", "reject", "dnat", "redirect", "snat", "masquerade", "tproxy", "queue", "vmap", "xt"})
 """`xt` is what iptables wrote and nft cannot read."""
+COMMENT = {"type": "match", "name": "comment"}
+"""That iptables writes; everything else of xt is closed to nft's JSON."""
 MARK = {"meta": {"key": "mark"}}
 
 
@@ -41,8 +43,10 @@ def act(kind: str, inner: Any, way: Way, values: Values) -> Ways:
     """Unsure of statements that are not known; NoMatchError when the rule does not match."""
     if kind in VERDICTS:
         return verdict(kind, inner, way)
-    if kind not in STATEMENTS:
+    if kind not in STATEMENTS and inner != COMMENT:
         raise Unsure(kind)
+    if inner == COMMENT:
+        return [way]
     return STATEMENTS[kind](inner, way, values)
 
 

@@ -124,10 +124,6 @@ class Unsure(Exception):  # noqa: N818 - not a fault: a rule that asks what this
     """Whether a rule matches cannot be told from here; the text names what it asks."""
 
 
-class NotOfIptablesError(Exception):
-    """Names a table in which iptables cannot show a chain; who reads all rules once more gets it from nft."""
-
-
 class NoMatchError(Exception):
     """The packet has no such field."""
 

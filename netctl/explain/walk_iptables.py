@@ -6,8 +6,9 @@ Chains are asked for when the packet comes to them: a large node has ten thousan
 import shlex
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from ipaddress import ip_address
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from netctl.explain.iptables_matches import ALL_BITS, Question, answer
 from netctl.explain.walk import OURS, BaseChain, Branch, Notes, Packet, Place, Sight, Unsure, Verdict
@@ -30,8 +31,22 @@ IGNORED = frozenset({"-m", "--comment", "--random-fully", "--random", "--persist
 GATES = "NETPROXY-ALLOW-"
 """Who leads nowhere through one of these may not connect."""
 
-ListChain = Callable[[str, str], Sequence[str]]
-"""Table and chain to the lines of `iptables -S`; empty: there is no such chain."""
+NftRule = Mapping[str, Any]
+"""As nft's JSON has it."""
+ListChain = Callable[[str, str], Sequence[str | NftRule]]
+"""Table and chain to the lines of `iptables -S`, with rules of nft where iptables cannot print them; empty: there is
+no such chain.
+"""
+WalkChain = Callable[[str, Packet, Notes], Iterator[Branch]]
+"""Goes through the chain of that name."""
+
+
+class NativeRules(Protocol):
+    """Knows what nft put into the chains of iptables."""
+
+    def after(self, rule: NftRule, branch: Branch, notes: Notes, into: WalkChain) -> Iterator[tuple[bool, Branch]]:
+        """Where a branch is behind one rule, and whether that is the end of the chain."""
+        ...
 
 
 def is_builtin(table: str, chain: str, hook: str, priority: int) -> bool:
@@ -64,7 +79,7 @@ class Rule:
 
 FLAGS = frozenset({"--random-fully", "--random", "--persistent", "--rsource", "--set", "--update", "--rcheck", "--reap",
                    "--exist", "--rdest", "--restore-mark", "--save-mark", "--notrack", "--rttl", "--remove", "--syn",
-                   "--physdev-is-bridged", "--physdev-is-in", "--physdev-is-out", "--log-uid"})  # fmt: skip
+                   "--physdev-is-bridged", "--physdev-is-in", "--physdev-is-out", "--log-uid", "-f"})  # fmt: skip
 
 
 def parse_rule(line: str) -> Rule:
@@ -99,13 +114,21 @@ def _operands(word: str) -> int:
 class IptablesRules:
     """One variant's tables of one family."""
 
-    def __init__(self, tables: Collection[str], chains: ListChain, sight: Sight, name: str) -> None:
-        """`name` says which variant it is, for who reads."""
+    def __init__(
+        self,
+        tables: Collection[str],
+        chains: ListChain,
+        sight: Sight,
+        name: str,
+        native: Callable[[str], NativeRules] | None = None,
+    ) -> None:
+        """`name` says which variant it is, for who reads; `native` walks through a table's rules that are of nft."""
         self._tables = tables
         self._list = chains
         self._sight = sight
         self._name = name
-        self._parsed: dict[tuple[str, str], tuple[str, list[Rule]]] = {}
+        self._native = native
+        self._parsed: dict[tuple[str, str], tuple[str, list[Rule | NftRule]]] = {}
 
     def base_chains(self, hook: str) -> Iterator[BaseChain]:
         for table in CHAINS[hook]:
@@ -128,13 +151,14 @@ class IptablesRules:
 
         return run
 
-    def _chain(self, table: str, chain: str) -> tuple[str, list[Rule]]:
+    def _chain(self, table: str, chain: str) -> tuple[str, list[Rule | NftRule]]:
         """Policy and rules."""
         key = (table, chain)
         if key not in self._parsed:
-            lines = self._list(table, chain)
-            policy = next((line.split()[2] for line in lines if line.startswith("-P ")), "ACCEPT")
-            self._parsed[key] = policy, [parse_rule(line) for line in lines if line.startswith("-A ")]
+            listed = self._list(table, chain)
+            heads = [line for line in listed if isinstance(line, str) and line.startswith("-P ")]
+            rules = [parse_rule(each) if isinstance(each, str) else each for each in listed if not is_head(each)]
+            self._parsed[key] = heads[0].split()[2] if heads else "ACCEPT", rules
         return self._parsed[key]
 
     def _walk(self, table: str, chain: str, packet: Packet, notes: Notes) -> Iterator[Branch]:
@@ -143,18 +167,27 @@ class IptablesRules:
         for rule in self._chain(table, chain)[1]:
             going_on: list[Branch] = []
             for branch in waiting:
-                for share, matches in self._shares(table, chain, rule, branch.packet, notes):
-                    if not matches:
-                        going_on.append(branch._replace(share=branch.share * share))
-                        continue
-                    for ended, each in self._act(table, chain, rule, branch.packet, notes):
-                        after = each._replace(share=each.share * branch.share * share)
-                        if ended:
-                            yield after
-                        else:
-                            going_on.append(after)
+                for ended, after in self._after(table, chain, rule, branch, notes):
+                    if ended:
+                        yield after
+                    else:
+                        going_on.append(after)
             waiting = going_on
         yield from waiting
+
+    def _after(
+        self, table: str, chain: str, rule: Rule | NftRule, branch: Branch, notes: Notes
+    ) -> Iterator[tuple[bool, Branch]]:
+        if not isinstance(rule, Rule):
+            assert self._native is not None
+            yield from self._native(table).after(rule, branch, notes, partial(self._walk, table))
+            return
+        for share, matches in self._shares(table, chain, rule, branch.packet, notes):
+            if not matches:
+                yield False, branch._replace(share=branch.share * share)
+                continue
+            for ended, each in self._act(table, chain, rule, branch.packet, notes):
+                yield ended, each._replace(share=each.share * branch.share * share)
 
     # -- does it match? -------------------------------------------------------------------------------------------
 
@@ -216,9 +249,13 @@ class IptablesRules:
             notes.forget_jump(seen, rule.target)
 
 
-def balancing(rules: Iterable[Rule]) -> str:
+def is_head(line: str | NftRule) -> bool:
+    return isinstance(line, str) and not line.startswith("-A ")
+
+
+def balancing(rules: Iterable[Rule | NftRule]) -> str:
     """How a chain chooses among endpoints, for who reads."""
-    translating = [rule for rule in rules if rule.target == "DNAT"]
+    translating = [rule for rule in rules if isinstance(rule, Rule) and rule.target == "DNAT"]
     names = {option.name for rule in translating for option in rule.matches}
     ends = len({rule.arguments.get("--to-destination") for rule in translating})
     how = "round robin" if "--every" in names else "at random"

@@ -23,7 +23,7 @@ from netctl.explain.walk import (
     Verdict,
     scaled,
 )
-from netctl.explain.walk_iptables import is_builtin
+from netctl.explain.walk_iptables import NftRule, WalkChain, is_builtin
 
 OUR_DIGEST = re.compile(r" #[0-9a-f]{8}$")
 NAT_PRIORITY = {"prerouting": -100, "output": -100, "input": 100, "postrouting": 100}
@@ -92,7 +92,7 @@ class NftTable:
         for rule in self._rules_of(name):
             going_on: list[Branch] = []
             for branch in waiting:
-                for ended, each in self._after(rule, branch, notes):
+                for ended, each in self.after(rule, branch, notes, self._chain):
                     if ended:
                         yield each
                     else:
@@ -100,13 +100,13 @@ class NftTable:
             waiting = going_on
         yield from waiting
 
-    def _after(self, rule: Mapping[str, Any], branch: Branch, notes: Notes) -> Iterator[tuple[bool, Branch]]:
+    def after(self, rule: NftRule, branch: Branch, notes: Notes, into: WalkChain) -> Iterator[tuple[bool, Branch]]:
         """Where a branch is behind one rule, and whether that is the end of the chain."""
         for way in self._rule(rule, branch.packet, notes):
             share = branch.share * way.share
             if way.goes_to:
                 seen = len(notes.steps)
-                for each in scaled(list(self._chain(way.goes_to, way.packet, notes)), share):
+                for each in scaled(list(into(way.goes_to, way.packet, notes)), share):
                     yield each.verdict is not None or not way.returns, each
                 notes.forget_jump(seen, way.goes_to)
             else:
