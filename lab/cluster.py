@@ -178,6 +178,8 @@ class Cluster:
                     listener = ReadyListener(host.run_dir / f"{program}.notify")
                     process = self._start_daemon(forks, host, program)
                     waited.append(Waited(process, listener, self.log_of(node, program)))
+            # Once for all of them: whoever comes after a crash finds the others by their namespaces.
+            self.save()
             wait_for_all(waited, START_TIMEOUT_S, told)
         finally:
             for each in waited:
@@ -197,12 +199,13 @@ class Cluster:
     ) -> Process:
         with self.log_of(host.name, program).open("ab") as log:
             pid = host.start(argv, log, environment)
-        return self._note(host, program, pid)
+        process = self._note(host, program, pid)
+        self.save()
+        return process
 
     def _note(self, host: Host, program: str, pid: int) -> Process:
         process = identify(host.name, program, pid)
         self._state.processes.append(process)
-        self.save()
         return process
 
     def log_of(self, host: str, program: str) -> Path:

@@ -29,7 +29,7 @@ ROOM = 4096
 IMPORTED = (
     *("netagent.__main__", "netagent.daemon", "netagent.links"),
     *("proxy.__main__", "proxy.daemon", "proxy.leftovers", "proxy.config_file", "proxy.command_line"),
-    *("controlloop.daemon", "controlloop.kubernetes.kubeconfig"),
+    *("controlloop.daemon", "controlloop.kubernetes.kubeconfig", "proxy.sources.etcd", "concurrent.futures.thread"),
 )
 """Also what the daemons import only when they need it, which in a lab all do."""
 

@@ -28,7 +28,7 @@ from netagent.desired import lease_attrs, pod_mtu
 from netagent.drift import Drift, Judge
 from netagent.firewall.firewall import Firewall
 from netagent.footing import Footing, Survey
-from netagent.healing import Healing
+from netagent.healing import Healing, Suspicion
 from netagent.kernel import Failure, OverlayError, decode_link
 from netagent.messages import forget_addresses
 from netagent.monitor import Monitor
@@ -52,6 +52,9 @@ RESYNC_S = 300.0
 
 BURST = (4, 0.01)
 """Runs within so many seconds, after which peers are taken together: one for itself costs as much as fifty at once."""
+NEWCOMERS_BURST = (2, 0.15)
+"""The same for peers that we hear of for the first time: they have no pods yet to whom or from whom packets would be
+lost. When a cluster starts, each of its nodes hears of all others within seconds."""
 GUARD_BURST = (2, 0.1)
 """The same for the firewall, which needs a thread and a transaction for each run, and a process for some."""
 
@@ -108,7 +111,8 @@ class Agent:
         self._peers = PeerHistory(status.history, self._overlay)
         self._healing.history = status.history
         self._tidy_up_due = True
-        self._burst, self._guard_burst = Burst(*BURST), Burst(*GUARD_BURST)
+        self._burst, self._newcomers_burst = Burst(*BURST), Burst(*NEWCOMERS_BURST)
+        self._guard_burst = Burst(*GUARD_BURST)
         self._up = asyncio.Event()
         self._unannounced = asyncio.Event()
         status.roster = self._roster
@@ -193,7 +197,7 @@ class Agent:
         if own is None or snapshot is None or self._footing.gap:
             self._status.waiting_for = self._missing()
             return
-        await self._burst.gather()
+        await self._burst_of(heard).gather()
         changed, self._changed = self._changed, set()
         delta = self._overlay.follow(own.record.key, own.lease, snapshot, changed)
         self._peers.followed()
@@ -203,6 +207,11 @@ class Agent:
             self._tidy_up_due = False
             # Not before what this run holds itself is free.
             asyncio.get_running_loop().call_soon(tidy_up)
+
+    def _burst_of(self, heard: Suspicion) -> Burst:
+        """What else has to be done never waits for as long as newcomers may."""
+        is_urgent = self._convergence.full_pass_due or heard.objects or any(map(self._overlay.lease, self._changed))
+        return self._burst if is_urgent or not self._changed else self._newcomers_burst
 
     async def _bring_in(
         self, own: OwnLease, snapshot: LeaseSnapshot, delta: Delta[Key, Object], suspects: Suspects

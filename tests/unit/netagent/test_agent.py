@@ -13,9 +13,11 @@ from deadline import PATIENCE_S
 
 from controlloop.errors import OperatorError
 from controlloop.family import Family
+from netagent import agent as agent_module
 from netagent.agent import Agent, Surroundings
 from netagent.backends.backend import Node
 from netagent.backends.vxlan import Vxlan
+from netagent.burst import Burst
 from netagent.daemon import wait_for_config
 from netagent.diff import Operation, Verb
 from netagent.drift import Drift
@@ -145,6 +147,35 @@ async def test_peers_come_change_and_go_without_another_dump(running):
         await running.registry.remove(record)
         await until(lambda: not running.routes())
         assert running.kernel.dumps == dumps
+
+
+async def test_only_peers_that_nobody_knew_may_be_kept_waiting(tmp_path, monkeypatch):
+    waited = []
+
+    class Told(Burst):
+        async def gather(self):
+            waited.append(self)
+
+    monkeypatch.setattr(agent_module, "Burst", Told)
+    running = Running(tmp_path / "subnet.env")
+
+    async def waits_at(change, routes):
+        waited.clear()
+        done = await change
+        await until(lambda: running.routes() == routes)
+        return done, waited[0]
+
+    async with started(running):
+        await until(lambda: running.status.document()["ready"])
+        _, newcomers = await waits_at(running.peer(7), {"10.5.7.0/24"})
+        record, again = await waits_at(running.peer(8), {"10.5.7.0/24", "10.5.8.0/24"})
+        assert again is newcomers
+        _, others = await waits_at(running.registry.remove(record), {"10.5.7.0/24"})
+        assert others is not newcomers
+        waited.clear()
+        running.lose("route")
+        await until(lambda: running.routes() == {"10.5.7.0/24"})
+        assert newcomers not in waited
 
 
 async def test_the_previous_subnet_is_asked_for_again(running):
