@@ -7,5 +7,7 @@ def has_settled(run):
     `run` runs a command where the devices are, and gives back what it prints.
     """
     up, addresses = (run(["ip", "-o", *words]).splitlines() for words in (["link", "show", "up"], ["-6", "addr"]))
-    named = {line.split()[1].partition("@")[0] for line in addresses if "tentative" not in line}
+    if any("tentative" in line for line in addresses):
+        return False
+    named = {line.split()[1].partition("@")[0] for line in addresses}
     return {line.split(": ")[1].partition("@")[0] for line in up} <= named
