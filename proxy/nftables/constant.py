@@ -1,7 +1,7 @@
 """The part of our table that does not depend on Services. Pure.
 
     prerouting, output            services: (address, protocol, port) is looked up, then node ports
-    before those                  sources: who may not connect is dropped
+    before those                  sources: who may not connect is dropped; only while a Service says who may
     input, forward, output        new connections that nobody serves are refused
     postrouting                   what was marked is masqueraded, and an endpoint that calls itself
 
@@ -90,15 +90,19 @@ def chain(name: str, hook: Hook | None, *rules: Rule) -> tuple[Key, Chain]:
 
 def translating(surroundings: Surroundings) -> Chains:
     to_services = labelled("is it for a service?", "jump services")
-    may_connect = labelled("who may connect?", f"ct state new {service(surroundings.family)} @{names.SOURCES}")
-    yield chain("early-prerouting", Hook("filter", "prerouting", BEFORE_DSTNAT), may_connect)
-    yield chain("early-output", Hook("filter", "output", BEFORE_DSTNAT), may_connect)
     yield chain("prerouting", Hook("nat", "prerouting", DSTNAT), to_services)
     yield chain("output", Hook("nat", "output", DSTNAT), to_services)
     perhaps = may_be_service(surroundings.family)
     at_service = labelled("service to its endpoints", f"{perhaps} {service(surroundings.family)} @{names.SERVICES}")
     at_node_port = labelled("node port to its endpoints", f"{node_port(surroundings)} @{names.NODE_PORTS}")
     yield chain("services", None, at_service, at_node_port)
+
+
+def restricting(family: Family) -> Chains:
+    """For Services that not everybody may call. Every packet meets a hook, so there is none without such a Service."""
+    may_connect = labelled("who may connect?", f"ct state new {service(family)} @{names.SOURCES}")
+    yield chain("early-prerouting", Hook("filter", "prerouting", BEFORE_DSTNAT), may_connect)
+    yield chain("early-output", Hook("filter", "output", BEFORE_DSTNAT), may_connect)
 
 
 def refusing(surroundings: Surroundings) -> Chains:

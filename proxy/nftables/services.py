@@ -13,7 +13,7 @@ from controlloop.nft.state import Chain, Container, Key, Rule, Value, labelled
 from proxy.frontends import Endpoint, Frontend, Masquerade, Refusal, Scope
 from proxy.nftables import names
 from proxy.nftables.callers import Callers
-from proxy.nftables.constant import ADDRESS_TYPE, HOST_BITS, networks_text, service_network
+from proxy.nftables.constant import ADDRESS_TYPE, HOST_BITS, networks_text, restricting, service_network
 from proxy.nftables.selection import Selection, select
 
 INSIDE = 32768
@@ -72,6 +72,7 @@ class FrontendPlan:
         if networks := networks_text(self._family, self._frontend.sources):
             rule = labelled("who may connect", f"{self._ip} saddr != {networks} drop")
             self._element(names.SOURCES, place, f"goto {self._chain(names.named('sources', networks), rule)}")
+            self._objects.update(restricting(self._family))
 
     def _entry(self) -> str:
         """The chain that a connection to the frontend enters: who is masqueraded, and who gets which endpoints."""

@@ -121,7 +121,7 @@ HARMLESS = {
     },
     "loose reverse path filter, which is larger than strict": sysctl(ipv4__conf__all__rp_filter=2) | {},
     "strict one where no pod comes in": sysctl(ipv4__conf__lo__rp_filter=1),
-    "guarded localnet": iptables("-A PREROUTING -d 127.0.0.0/8 ! -i lo -j NETPROXY-LOOPBACK-ONLY")
+    "guarded localnet": iptables("-A PREROUTING -d 127.0.0.0/8 -j NETPROXY-LOOPBACK-ONLY")
     | sysctl(ipv4__conf__all__route_localnet=1),
     "another overlay at another port": links(vxlan_link("vxlan7", 1, 4789)),
     "another VNI at our port": links(vxlan_link("vxlan7", 2, 8472)),

@@ -185,6 +185,19 @@ def test_node_ports_are_not_served_at_loopback():
     assert elements(planner.objects, "node-port-addresses") == {"192.0.2.1": ""}
 
 
+def test_hooks_before_the_translation_are_there_for_those_who_limit_their_callers():
+    planner, _ = planned(frontend())
+    early = {Key("chain", "early-prerouting"), Key("chain", "early-output")}
+    assert not early & planner.objects.keys()
+    limited = frontend(scope=Scope.LOAD_BALANCER, sources=(ip_network("192.0.2.0/24"),))
+    delta = Delta()
+    planner.replace(WEB, [limited], delta)
+    assert early < delta.put.keys()
+    delta = Delta()
+    planner.replace(WEB, [frontend()], delta)
+    assert early < delta.drop.keys()
+
+
 def test_equal_sources_are_one_chain():
     sources = (ip_network("192.0.2.0/24"), ip_network("192.0.2.128/25"), ip_network("203.0.113.7/32"))
     two = [
