@@ -7,8 +7,8 @@ not have the shape of its own rules is read as nft has it.
 Attributes as in linux/netfilter/nf_tables.h.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from controlloop.nft.notifications import attributes, text
 from netagent.messages import attribute
@@ -67,6 +67,11 @@ def is_shown(family: str, expressions: Sequence[Expression]) -> bool:
             fields.append(_place(each)[1:])
     # Of two conditions on one field it prints the second one.
     return len({offset for offset, _ in fields}) == len(fields)
+
+
+def is_closed(rule: Mapping[str, Any] | None) -> bool:
+    """Whether a rule, as nft's JSON has it, has parts that only iptables can read; so it has, where there is none."""
+    return rule is None or any("xt" in each for each in rule["expr"])
 
 
 def _is_known(family: str, each: Expression, before: Expression | None) -> bool:

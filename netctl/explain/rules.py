@@ -12,7 +12,7 @@ import msgspec
 
 from controlloop.command import CommandError
 from controlloop.family import Family
-from netctl.explain.iptables_shapes import is_shown
+from netctl.explain.iptables_shapes import is_closed, is_shown
 from netctl.explain.kernel import KernelSight, output
 from netctl.explain.nft_requests import NamedChain
 from netctl.explain.walk import Ruleset
@@ -142,11 +142,6 @@ def listed(*words: str) -> Sequence[Entry]:
     """As nft lists them, without elements."""
     entries: Sequence[Entry] = msgspec.json.decode(output(["nft", "--json", "--terse", "list", *words]))["nftables"]
     return entries
-
-
-def is_closed(rule: NftRule) -> bool:
-    """Whether it has parts that only iptables can read."""
-    return any("xt" in each for each in rule["expr"])
 
 
 def add_to(table: NftTable, name: str, entry: Entry) -> None:

@@ -3,23 +3,22 @@
 Rules may change while packets are traced: a handle that is not known is looked for once more.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing
-from typing import Any
 
 import msgspec
 
 from controlloop.command import CommandError
 from controlloop.family import Family
 from controlloop.iptables.fingerprint import Fingerprint
-from netagent.messages import NLMSG_DONE, NLMSG_ERROR, messages
+from netctl.explain.iptables_shapes import RuleShape, is_closed, is_shown
+from netctl.explain.kernel import KernelSight
 from netctl.explain.walk import Packet
-from netctl.explain.walk_iptables import PRIORITIES, Rule, parse_rule
-from netctl.node import Node
-from netctl.trace.kernel import DATAGRAM, netfilter_socket
+from netctl.explain.walk_iptables import PRIORITIES, NftRule, Rule, parse_rule
+from netctl.node import PROXY, Node
 from netctl.trace.log_messages import LogEvent
 from netctl.trace.rule_words import RuleWords, iptables_words, nftables_words
-from netctl.trace.trace_messages import TraceEvent, rule_handles, rules_request
+from netctl.trace.trace_messages import TraceEvent
 
 Chain = tuple[str, str, str]
 """Family, table and name."""
@@ -31,9 +30,9 @@ class RuleBook:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._nft: dict[str, dict[tuple[str, int], Mapping[str, Any]]] = {}
+        self._nft: dict[tuple[str, int], NftRule] = {}
         self._lines: dict[tuple[str, str, str], list[str]] = {}
-        self._handles: dict[Chain, list[int]] = {}
+        self._shapes: dict[Chain, list[RuleShape]] = {}
         self._prints: dict[tuple[str, str], tuple[bytes, ...]] = {}
 
     def words(self, step: TraceEvent | LogEvent, packet: Packet) -> RuleWords:
@@ -41,7 +40,10 @@ class RuleBook:
         if isinstance(step, LogEvent):
             return self._legacy(step, packet)
         if step.table in PRIORITIES and step.family in ("ip", "ip6") and self._through_iptables(step):
-            return self._iptables_nft(step, packet.mark)
+            return self._iptables_nft(step, packet)
+        return self._native(step, packet)
+
+    def _native(self, step: TraceEvent, packet: Packet) -> RuleWords:
         place = f"{step.family} {step.table} {step.chain}"
         if step.kind == "policy":
             return policy(place, step.verdict)
@@ -51,44 +53,55 @@ class RuleBook:
 
     # -- nftables -------------------------------------------------------------------------------------------------
 
-    def _nft_rule(self, step: TraceEvent) -> Mapping[str, Any] | None:
-        key = f"{step.table} {step.chain}", step.handle
-        if key not in self._nft.get(step.family, {}):
-            self._nft[step.family] = dict(self._listed(step.family))
-        return self._nft[step.family].get(key)
+    def _nft_rule(self, step: TraceEvent) -> NftRule | None:
+        key = f"{step.family} {step.table} {step.chain}", step.handle
+        if key not in self._nft:
+            self._nft.update(self._listed(step))
+        return self._nft.get(key)
 
-    def _listed(self, family: str) -> Iterator[tuple[tuple[str, int], Mapping[str, Any]]]:
-        """All rules and no elements, of which there may be many."""
-        answer = self._node.output("nft", "--json", "--terse", "list", "ruleset", family)
+    def _listed(self, step: TraceEvent) -> Iterator[tuple[tuple[str, int], NftRule]]:
+        """The chain's rules. With one chain nft 1.0.6 reads the elements of its table, which in netproxy's are many;
+        with everything, the rules of iptables, which are many as well where netproxy writes those.
+        """
+        one = ("chain", step.family, step.table, step.chain)
+        words = ("ruleset", step.family) if step.table == PROXY else one
+        try:
+            answer = self._node.output("nft", "--json", "--terse", "list", *words)
+        except CommandError:  # the chain is gone by now
+            return
         for entry in msgspec.json.decode(answer)["nftables"]:
             if rule := entry.get("rule"):
-                yield (f"{rule['table']} {rule['chain']}", rule["handle"]), rule
+                yield (f"{step.family} {rule['table']} {rule['chain']}", rule["handle"]), rule
 
     # -- iptables -------------------------------------------------------------------------------------------------
 
     def _through_iptables(self, step: TraceEvent) -> bool:
         return bool(self._listed_chain(f"{program(step.family)}-nft", step.table, step.chain))
 
-    def _iptables_nft(self, step: TraceEvent, mark: int) -> RuleWords:
+    def _iptables_nft(self, step: TraceEvent, packet: Packet) -> RuleWords:
         name = f"{program(step.family)}-nft"
         place = f"{name} {step.table} {step.chain}"
         if step.kind == "policy":
             return policy(place, step.verdict)
         for read_again in (False, True):
-            known, rules = self._handled_chain(name, step, read_again=read_again)
-            if step.handle in known and len(known) == len(rules):
-                return iptables_words(place, rules, known.index(step.handle), mark)
+            shapes, rules = self._shaped_chain(name, step, read_again=read_again)
+            at = next((at for at, shape in enumerate(shapes) if shape.handle == step.handle), len(shapes))
+            if at == len(shapes) or len(shapes) != len(rules):
+                continue
+            if not is_shown(step.family, shapes[at].expressions) and not is_closed(self._nft_rule(step)):
+                return self._native(step, packet)
+            return iptables_words(place, rules, at, packet.mark)
         return RuleWords(place, step.verdict, "", UNKNOWN, step.target)
 
-    def _handled_chain(self, name: str, step: TraceEvent, *, read_again: bool) -> tuple[list[int], list[Rule]]:
-        """Handles and rules of a chain, which stand in the same order."""
+    def _shaped_chain(self, name: str, step: TraceEvent, *, read_again: bool) -> tuple[list[RuleShape], list[Rule]]:
+        """The rules of a chain as the kernel has them and as iptables prints them, which stand in the same order."""
         chain = step.family, step.table, step.chain
         if read_again:
-            self._handles.pop(chain, None)
+            self._shapes.pop(chain, None)
             self._lines.pop((name, step.table, step.chain), None)
-        if chain not in self._handles:
-            self._handles[chain] = handles(*chain)
-        return self._handles[chain], rules_in(self._listed_chain(name, step.table, step.chain))
+        if chain not in self._shapes:
+            self._shapes[chain] = shapes_of(*chain)
+        return self._shapes[chain], rules_in(self._listed_chain(name, step.table, step.chain))
 
     def _legacy(self, step: LogEvent, packet: Packet) -> RuleWords:
         self._forget_changed(step.table, packet.family)
@@ -135,13 +148,7 @@ def rules_in(lines: list[str]) -> list[Rule]:
     return [parse_rule(line) for line in lines if line.startswith("-A ")]
 
 
-def handles(family: str, table: str, chain: str) -> list[int]:
+def shapes_of(family: str, table: str, chain: str) -> list[RuleShape]:
     """Of one chain's rules, in their order; for nft the whole ruleset would be read."""
-    found: list[int] = []
-    with closing(netfilter_socket()) as talk:
-        talk.send(rules_request(family, table, chain))
-        while True:
-            datagram = talk.recv(DATAGRAM)
-            found += rule_handles(datagram)
-            if any(answer.kind in (NLMSG_DONE, NLMSG_ERROR) for answer in messages(datagram)):
-                return found
+    with closing(KernelSight(Family.V4 if family == "ip" else Family.V6)) as sight:
+        return sight.rule_shapes(table, chain)

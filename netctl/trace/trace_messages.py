@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from controlloop.nft.notifications import HEADER, SUBSYSTEM, attributes, messages, text
-from netagent.messages import attribute
+from controlloop.nft.notifications import attributes, messages, text
 from netctl.trace.headers import Headers, headers
 
 TRACE = 17  # NFT_MSG_TRACE
@@ -69,30 +68,3 @@ def _event(family: str, found: dict[int, bytes]) -> TraceEvent:
 
 def _number(found: dict[int, bytes], kind: int) -> int:
     return int.from_bytes(found.get(kind, b""), "big")
-
-
-# -- rules of one chain -----------------------------------------------------------------------------------------------
-
-GET_RULE = 7  # NFT_MSG_GETRULE
-NEW_RULE = 6
-RULE_TABLE, RULE_CHAIN, HANDLE = 1, 2, 3
-DUMP = 0x301
-
-
-NUMBERS = {name: number for number, name in FAMILIES.items()}
-
-
-def rules_request(family: str, table: str, chain: str) -> bytes:
-    body = bytes([NUMBERS[family], 0, 0, 0]) + _name(RULE_TABLE, table) + _name(RULE_CHAIN, chain)
-    return HEADER.pack(HEADER.size + len(body), SUBSYSTEM << 8 | GET_RULE, DUMP, 1, 0) + body
-
-
-def rule_handles(datagram: bytes) -> Iterator[int]:
-    """In their order."""
-    for message in messages(datagram):
-        if message.kind == NEW_RULE:
-            yield int.from_bytes(dict(attributes(message.payload)).get(HANDLE, b""), "big")
-
-
-def _name(kind: int, name: str) -> bytes:
-    return attribute(kind, name.encode() + b"\0")

@@ -162,6 +162,24 @@ def test_a_rule_of_iptables(rig, variant, name):
     assert item["rule"].endswith(f"-j {verdict.upper()}") or "REJECT --reject-with" in item["rule"]
 
 
+FIRST_HANDLE = "$(nft --handle list chain ip filter FORWARD | grep -m1 drop | grep -o 'handle .*')"
+
+
+@pytest.mark.parametrize("match", ["tcp dport { 8080, 81 }", "ct state new tcp dport 8080"])
+def test_a_rule_of_nft_in_a_chain_of_iptables(rig, match):
+    """iptables prints the first as `-p tcp -j DROP`, and of the second it cannot print the chain."""
+    rig.given(service(), slices("pod-2-1"))
+    other = "FORWARD -d 192.0.2.9/32 -j DROP"
+    with done(
+        rig,
+        f"iptables-nft -A {other}; nft 'insert rule ip filter FORWARD {match} drop'",
+        f"nft delete rule ip filter FORWARD {FIRST_HANDLE}; iptables-nft -D {other}",
+    ):
+        item = traced(rig)
+    assert (item["verdict"], item["reason"]["code"]) == ("drop", "foreign-rule")
+    assert "of ip filter FORWARD" in item["rule"]
+
+
 @only_iptables
 def test_a_policy_of_iptables(rig):
     rig.given(service(), slices("pod-2-1"))
