@@ -9,8 +9,10 @@ All of it lives in network namespaces without any link to the machine's own netw
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from types import MappingProxyType
 
 import msgspec
 
@@ -46,17 +48,31 @@ class Spec(msgspec.Struct, frozen=True):
         return ((node, pod) for node in self.node_names for pod in self.pod_names(node))
 
     @property
-    def attached(self) -> dict[str, IPv4Interface]:
+    def attached(self) -> Mapping[str, IPv4Interface]:
         """Every host on the underlay's switch, with its address there."""
-        nodes = {name: IPv4Interface((UNDERLAY[number], 16)) for number, name in enumerate(self.node_names, start=1)}
-        return {**nodes, "etcd": IPv4Interface((ETCD_ADDRESS, 16)), "client": IPv4Interface((CLIENT_ADDRESS, 16))}
+        return underlay_addresses(tuple(self.node_names))
 
     @property
-    def hosts(self) -> list[str]:
-        return ["switch", *self.attached, *(pod for _, pod in self.all_pods)]
+    def hosts(self) -> tuple[str, ...]:
+        return host_names(self)
 
     def namespace(self, host: str) -> str:
         return f"{NAMESPACE_PREFIX}-{self.name}-{host}"
+
+
+# A lab of fifty nodes asks a thousand times while it is built, which without memory would take half a second.
+
+
+@cache
+def host_names(spec: Spec) -> tuple[str, ...]:
+    return ("switch", *spec.attached, *(pod for _, pod in spec.all_pods))
+
+
+@cache
+def underlay_addresses(nodes: tuple[str, ...]) -> Mapping[str, IPv4Interface]:
+    numbered = {name: IPv4Interface((UNDERLAY[number], 16)) for number, name in enumerate(nodes, start=1)}
+    others = {"etcd": IPv4Interface((ETCD_ADDRESS, 16)), "client": IPv4Interface((CLIENT_ADDRESS, 16))}
+    return MappingProxyType(numbered | others)
 
 
 def is_namespace_of(lab: str, name: str) -> bool:
