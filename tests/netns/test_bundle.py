@@ -11,9 +11,9 @@ from signal import SIGCONT, SIGSTOP
 
 import click
 import pytest
-from deadline import PATIENCE_S, eventually
+from deadline import eventually
 from schemas import validated
-from whole_lab import bring_up
+from whole_lab import bring_up, netctl
 
 from controlloop.client import get_json
 from lab.processes import send
@@ -73,14 +73,6 @@ def lab(request):
     (made.host("node-1").run_dir / "plan.json").write_text(json.dumps(PLAN[0]))
     yield made
     made.down()
-
-
-def netctl(cluster, *arguments):
-    """Exit code, output and errors of the command on node-1."""
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with cluster.host("node-1").popen(["netctl", *arguments], **options) as process:
-        output, errors = process.communicate(timeout=PATIENCE_S)
-    return process.returncode, output, errors
 
 
 def taken(cluster):

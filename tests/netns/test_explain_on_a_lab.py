@@ -7,7 +7,7 @@ from signal import SIGCONT, SIGSTOP
 import pytest
 from deadline import PATIENCE_S, eventually
 from ordinary_user import as_ordinary_user
-from whole_lab import bring_up
+from whole_lab import bring_up, netctl
 
 from controlloop.client import get_json
 from lab.processes import send
@@ -31,14 +31,6 @@ def lab(request):
         eventually(lambda node=node: get_json(node.run_dir / "nodenet" / "netproxy.sock", "/status")["services"] == 3)
     yield made
     made.down()
-
-
-def netctl(cluster, *arguments, node="node-1"):
-    """Exit code, output and errors."""
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with cluster.host(node).popen(["netctl", *arguments], **options) as process:
-        output, errors = process.communicate(timeout=PATIENCE_S)
-    return process.returncode, output, errors
 
 
 def explained(cluster, *arguments):

@@ -14,6 +14,7 @@ import yaml
 from deadline import PATIENCE_S, eventually
 from schemas import validated
 from whole_lab import bring_up
+from whole_lab import netctl as run_netctl
 
 from controlloop.client import get_json
 from lab.topology import ETCD_URL
@@ -86,10 +87,7 @@ def words(command, manifest):
 
 
 def netctl_there(lab, *argv, **options):
-    common = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with lab.host("node-1").popen(["netctl", *argv], **common, **options) as process:
-        output, errors = process.communicate(timeout=PATIENCE_S)
-    return subprocess.CompletedProcess(argv, process.returncode, output, errors)
+    return subprocess.CompletedProcess(argv, *run_netctl(lab, *argv, **options))
 
 
 def as_is_due(command, shown):

@@ -2,6 +2,9 @@
 
 import itertools
 import os
+import subprocess
+
+from deadline import PATIENCE_S
 
 from lab.cluster import up
 from lab.topology import Spec
@@ -19,3 +22,11 @@ def bring_up(**settings):
         cluster.down()
         raise
     return cluster
+
+
+def netctl(cluster, *arguments, node="node-1", **streams):
+    """Exit code, output and errors of the command on a node."""
+    taken = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **streams}
+    with cluster.host(node).popen(["netctl", *arguments], **taken) as process:
+        output, errors = process.communicate(timeout=PATIENCE_S)
+    return process.returncode, output, errors
