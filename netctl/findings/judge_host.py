@@ -58,7 +58,10 @@ def paths_back(facts: HostFacts) -> Iterator[Finding]:
 
 
 def localnet(facts: HostFacts) -> Iterator[Finding]:
-    if not facts.iptables or any(is_guard(line) for lines in facts.iptables.values() for line in lines):
+    # What iptables cannot read may hold the guard.
+    if "iptables-nft" not in facts.iptables or any(
+        is_guard(line) for lines in facts.iptables.values() for line in lines
+    ):
         return
     for path, value in sorted(facts.sysctls.items()):
         if value and path.endswith("/route_localnet"):

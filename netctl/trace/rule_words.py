@@ -59,6 +59,9 @@ def _told(kind: str, inner: Any, way: str, packet: Packet) -> str:
             return f"{kind} to {packet.to}"
         case "set" if is_of_source(inner):
             return "remember the source"
+        case "xt":
+            # iptables wrote it into a chain that it cannot print; nft knows the name alone.
+            return str(inner["name"]).lower() if inner["type"] == "target" else ""
         case _:
             return kind if kind in DECISIVE | VERDICTS.keys() else ""
 

@@ -119,6 +119,10 @@ HARMLESS = {
         "iptables": {},
         **sysctl(ipv4__conf__all__route_localnet=1),
     },
+    "the same where iptables of nf_tables cannot read its rules": {
+        "iptables": {"ip6tables-nft": []},
+        **sysctl(ipv4__conf__all__route_localnet=1),
+    },
     "loose reverse path filter, which is larger than strict": sysctl(ipv4__conf__all__rp_filter=2) | {},
     "strict one where no pod comes in": sysctl(ipv4__conf__lo__rp_filter=1),
     "guarded localnet": iptables("-A PREROUTING -d 127.0.0.0/8 -j NETPROXY-LOOPBACK-ONLY")

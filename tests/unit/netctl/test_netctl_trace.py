@@ -266,6 +266,12 @@ def test_what_a_rule_of_nftables_did():
     assert words.name == "rule 4 of ip fw c: why"
 
 
+def test_what_nft_cannot_read_is_named():
+    match, target = {"xt": {"type": "match", "name": "comment"}}, {"xt": {"type": "target", "name": "DNAT"}}
+    words = nftables_words("ip nat PREROUTING", {"handle": 4, "expr": [match, target]}, "accept", PACKET)
+    assert words.does == "dnat"
+
+
 @pytest.mark.parametrize(
     ("line", "does"),
     [
