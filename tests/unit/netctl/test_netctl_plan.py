@@ -170,7 +170,7 @@ def test_a_new_service_is_shown_with_its_endpoints():
         "default/web: added",
         "  + 10.96.0.10:80/tcp ClusterIP: +10.244.1.5:8080, +10.244.2.5:8080",
         "  + node port 30080/tcp NodePort: +10.244.1.5:8080, +10.244.2.5:8080",
-        "nftables ip: writes 4 rules in 2 chains, 9 elements; removes 0 objects",
+        "nftables ip: writes 4 rules in 2 chains, 10 elements; removes 0 objects",
         "nftables ip6: writes 0 rules in 0 chains, 0 elements; removes 0 objects",
         "nothing was applied",
     ]
@@ -193,7 +193,7 @@ def test_a_deletion_is_planned_as_one():
         "  - 10.96.0.10:80/tcp ClusterIP",
         "  - node port 30080/tcp NodePort",
     ]
-    assert made.writes[0]["removed"] == 11
+    assert made.writes[0]["removed"] == 12
 
 
 def test_settings_that_change_are_named_with_both_values():
