@@ -65,7 +65,8 @@ def listed(rules):
     argv = ["nft", "list", "table", "ip", "netproxy"] if rules.name == "nftables" else [f"{rules.name}-save"]
     text = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     words = text.replace("/32", "").replace(",", " ").split()
-    return {word for word in words if word.startswith("10.96.") and "/" not in word}
+    # Beside them nftables holds the networks that they are in, by their first address.
+    return {word for word in words if word.startswith("10.96.") and "/" not in word} - addresses(0)
 
 
 def addresses(*numbers):
