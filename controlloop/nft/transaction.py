@@ -10,7 +10,7 @@ from itertools import islice
 
 from controlloop.delta import Delta
 from controlloop.family import Family
-from controlloop.nft.state import Chain, Container, Key, Rule, Value
+from controlloop.nft.state import Chain, Container, Hook, Key, Rule, Value
 
 PORTION = 20_000
 """Objects in one transaction, for which nft takes about 45 MB."""
@@ -74,7 +74,14 @@ def removal_lines(table: str, delta: Delta[Key, Value]) -> Iterator[str]:
     for key, value in delta.drop.items():
         if isinstance(value, Container):
             yield f"delete {value.kind} {table} {key.name}"
-    yield from (f"delete chain {table} {key.name}" for key in chains if key not in delta.put)
+    for key in chains:
+        # A chain keeps its hook for as long as it lives.
+        if hook_of(delta.put.get(key)) != hook_of(delta.drop[key]) or key not in delta.put:
+            yield f"delete chain {table} {key.name}"
+
+
+def hook_of(value: Value | None) -> Hook | None:
+    return value.hook if isinstance(value, Chain) else None
 
 
 def container_lines(table: str, put: Mapping[Key, Value]) -> Iterator[str]:

@@ -255,6 +255,11 @@ DRIFT = {
     "a foreign set that is looked into": "add set {ip} netproxy guest {{ type mark; }} ; "
     "add rule {ip} netproxy services meta mark @guest drop",
     "a base chain deleted": "flush chain {ip} netproxy postrouting ; delete chain {ip} netproxy postrouting",
+    "a base chain that comes and goes on another hook": "flush chain {ip} netproxy early-output ; "
+    "delete chain {ip} netproxy early-output ; "
+    "add chain {ip} netproxy early-output {{ type filter hook input priority 5; }}",
+    "a base chain that comes and goes without a hook": "flush chain {ip} netproxy early-output ; "
+    "delete chain {ip} netproxy early-output ; add chain {ip} netproxy early-output",
     "a set deleted": "flush chain {ip} netproxy postrouting ; delete set {ip} netproxy hairpin",
 }
 WHOLE = {

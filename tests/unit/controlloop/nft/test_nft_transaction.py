@@ -62,6 +62,15 @@ def test_a_chain_that_changes_stays_and_an_element_is_put_anew():
     ]
 
 
+def test_a_chain_of_another_hook_is_made_anew():
+    key = Key("chain", "input")
+    assert lines({key: Chain(HOOK, ())}, {key: Chain(Hook("filter", "output", 0), ())}) == [
+        "flush chain ip t input",
+        "delete chain ip t input",
+        "add chain ip t input { type filter hook input priority 0; policy accept; }",
+    ]
+
+
 def test_elements_of_one_container_are_one_command():
     put = {Key("element", "peers", str(number)): "" for number in range(3)}
     assert lines(put) == ["add element ip t peers { 0, 1, 2 }"]
