@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -161,9 +160,8 @@ def outputs_of(record: Record) -> dict[str, str]:
     return {name: record.said[Question(OUTPUT, argv)].content.decode(errors="replace") for name, argv in SAVED.items()}
 
 
-def tables(record: Record) -> Any:
-    answer = record.said[Question(OUTPUT, NFT_TABLES)]
-    return {} if answer.error else msgspec.json.decode(answer.content)
+def tables(record: Record) -> str:
+    return record.said[Question(OUTPUT, NFT_TABLES)].content.decode(errors="replace")
 
 
 def name_of_node(record: Record) -> str:

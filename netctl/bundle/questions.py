@@ -4,9 +4,9 @@ Some questions depend on answers to others: which tables nftables has, and wheth
 Those of iptables-nft are not asked for twice: as JSON they take nft several seconds on a large node.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
-from typing import Any
 
 from controlloop.family import Family
 from netctl.actual import overlay
@@ -21,7 +21,9 @@ from netctl.node import PROXY
 AGENT_PAGES = (STATUS, "/peers", "/leases", "/network", "/desired", "/events", METRICS)
 PROXY_PAGES = (STATUS, "/frontends", "/objects", "/desired", "/events", "/configz", METRICS)
 
-NFT_TABLES = ("nft", "-j", "list", "tables")
+NFT_TABLES = ("nft", "--terse", "list", "chains")
+"""With the tables that have none. For `list tables` nft 1.0.6 reads the elements of all sets, which takes a second."""
+TABLE = re.compile(r"table (\S+) (.+) \{")
 LEGACY_NAMES = {
     (f"{program}-legacy-save", "--counters"): recorded.LEGACY_NAMES[family]
     for family, program in ((Family.V4, "iptables"), (Family.V6, "ip6tables"))
@@ -102,12 +104,12 @@ def legacy_questions(names: Mapping[str, str]) -> Iterator[Question]:
             yield Question(OUTPUT, argv)
 
 
-def table_questions(listing: Any) -> Iterator[Question]:
-    """One for each table of nftables that is not of iptables, from `nft -j list tables`."""
-    tables = (entry["table"] for entry in listing.get("nftables", ()) if "table" in entry)
-    for table in tables:
-        if not is_of_iptables(table["family"], table["name"]):
-            yield table_question(table["family"], table["name"])
+def table_questions(listing: str) -> Iterator[Question]:
+    """One for each table of nftables that is not of iptables; `listing`: the answer to NFT_TABLES."""
+    for line in listing.splitlines():
+        table = TABLE.fullmatch(line)
+        if table and not is_of_iptables(table[1], table[2]):
+            yield table_question(table[1], table[2])
 
 
 def mixed_questions(saved: Mapping[str, str]) -> Iterator[Question]:
