@@ -235,7 +235,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="300 peers, idle for 2 s")
     parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     arguments = parser.parse_args()
-    number, idle_s = (300, 2.0) if arguments.quick else (arguments.peers, 20.0)
+    number, idle_s = (300, 2.0) if arguments.quick else (arguments.peers, 60.0)
     if os.geteuid():
         raise SystemExit("bench: needs root, for a network namespace")
     with namespace(), tempfile.TemporaryDirectory(prefix="nodenet-bench-", dir=MEMORY) as folder:
