@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from signal import SIGKILL
 from typing import Self
 
 import msgspec
@@ -22,7 +23,7 @@ from lab.enter import enter
 from lab.host import Host, daemon_uid
 from lab.privileges import become_daemon, prctl
 
-PR_SET_NAME = 15
+PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 ROOM = 4096
 """Bytes for the longest command line of a daemon."""
 
@@ -52,7 +53,7 @@ class ForkServer:
     """The caller's end of it."""
 
     def __init__(self) -> None:
-        argv = [sys.executable, "-m", "lab.fork_server", "-" * ROOM]
+        argv = [sys.executable, "-m", "lab.fork_server", str(os.getpid()), "-" * ROOM]
         self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
 
     def start(self, host: Host, argv: Sequence[str], log: Path, environment: Mapping[str, str]) -> int:
@@ -75,7 +76,11 @@ class ForkServer:
         self.close()
 
 
-def serve() -> None:
+def serve(caller: int) -> None:
+    # Whoever builds a killed caller's lab anew must not find a daemon in it that was asked for before.
+    prctl(PR_SET_PDEATHSIG, SIGKILL)
+    if os.getppid() != caller:
+        return
     for module in IMPORTED:
         import_module(module)
     share_what_stands()
@@ -147,4 +152,4 @@ def show_command_line(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(int(sys.argv[1]))
