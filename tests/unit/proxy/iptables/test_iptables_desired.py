@@ -1,12 +1,13 @@
 import re
 import socket
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from pathlib import Path
 
 import pytest
 from five_services import five_services
 from hypothesis import given
 from hypothesis import strategies as st
+from iptables_plans import DNS, LISTED, PODS, WEB, chains, endpoint, frontend, node_port, planned, service_chains
 from iptables_ruleset import Ruleset, reached
 from msgspec.structs import replace
 
@@ -31,48 +32,6 @@ from proxy.iptables.desired import IptablesPlanner
 from proxy.node import Interfaces, Surroundings
 
 GOLDEN = Path(__file__).parents[3] / "golden"
-PODS = ip_network("10.244.0.0/16")
-WEB = ServiceName("default", "web")
-DNS = ServiceName("kube-system", "dns")
-
-
-def endpoint(address, port=8080, *, is_local=False, weight=1):
-    return Endpoint(ip_address(address), port, is_local, weight)
-
-
-def frontend(
-    service=WEB,
-    port_name="http",
-    address="10.96.0.1",
-    *,
-    protocol=Protocol.TCP,
-    port=80,
-    balance=Balance.RANDOM,
-    endpoints=("10.244.1.2",),
-    **others,
-):
-    places = tuple(one if isinstance(one, Endpoint) else endpoint(one) for one in endpoints)
-    name = ServicePortName(service, port_name)
-    return Frontend(name, ip_address(address), protocol, port, balance, places, **others)
-
-
-def node_port(service=WEB, port_name="http", address="0.0.0.0", *, port=30080, **others):
-    return frontend(service, port_name, address, port=port, scope=Scope.NODE_PORT, **others)
-
-
-def planned(*frontends, family=Family.V4, cidr=PODS, memory=Memory.SETS, **surroundings):
-    planner = IptablesPlanner(Surroundings(family, pods=cidr, **surroundings), memory)
-    for service in dict.fromkeys(one.name.service for one in frontends):
-        planner.replace(service, [one for one in frontends if one.name.service == service], Delta())
-    return planner.objects
-
-
-def chains(objects, kind):
-    return [rules for (_, chain), rules in objects.items() if chain.startswith(f"NETPROXY-{kind}-")]
-
-
-def service_chains(objects):
-    return chains(objects, "SVC")
 
 
 def planned_five_services():
@@ -279,88 +238,6 @@ def test_clients_out_of_range_are_dropped_where_no_rule_took_them():
     (allowed,) = chains(objects, "ALLOW")
     assert [rule.rpartition(" -j ")[0] or rule[:3] for rule in allowed] == ["-s 198.51.100.0/24", "-j "]
     assert reached(objects, "filter", "NETPROXY-REFUSED", "203.0.113.1")[0][0].endswith("-j DROP")
-
-
-RANGES = "-p tcp -m tcp --dport 28672:32767", "-p udp -m udp --dport 30053"
-LOCAL = "-m addrtype --dst-type LOCAL"
-LISTED = frozenset(map(ip_address, ("192.0.2.9", "192.0.2.1", "127.0.0.1", "2001:db8::1")))
-
-
-@pytest.mark.parametrize(
-    ("given", "family", "places"),
-    [
-        ({}, Family.V4, [f"! -d 127.0.0.0/8 {ports} {LOCAL}" for ports in RANGES]),
-        ({"localhost_node_ports": True}, Family.V4, [f"{ports} {LOCAL}" for ports in RANGES]),
-        ({"localhost_node_ports": True}, Family.V6, [f"! -d ::1/128 {ports} {LOCAL}" for ports in RANGES]),
-        ({"node_port_addresses": LISTED}, Family.V4, ["-d 192.0.2.1/32", "-d 192.0.2.9/32"]),
-        ({"node_port_addresses": LISTED}, Family.V6, ["-d 2001:db8::1/128"]),
-        (
-            {"node_port_addresses": LISTED, "localhost_node_ports": True},
-            Family.V4,
-            ["-d 192.0.2.1/32", "-d 192.0.2.9/32", "-d 127.0.0.0/8"],
-        ),
-    ],
-)
-@pytest.mark.parametrize(
-    ("chain", "tree"),
-    [
-        (("nat", "NETPROXY-SERVICES"), "NETPROXY-NODE-PORTS"),
-        (("filter", "NETPROXY-INPUT"), "NETPROXY-REFUSED-PORTS"),
-    ],
-)
-def test_node_ports_are_served_and_refused_in_the_same_places(given, family, places, chain, tree):
-    several = [
-        node_port(
-            port_name=f"p{port}",
-            port=port,
-            protocol=protocol,
-            address=ANY_NODE_ADDRESS[family],
-            endpoints=[endpoint(host(family, 7))] if chain[0] == "nat" else (),
-        )
-        for protocol, port in ((Protocol.TCP, 30080), (Protocol.TCP, 32767), (Protocol.UDP, 30053))
-    ]
-    objects = planned(*several, family=family, cidr=None, **given)
-    assert [rule for rule in objects[chain] if rule.endswith(tree)] == [f"{one} -j {tree}" for one in places]
-    guarded = family is Family.V4 and "localhost_node_ports" in given
-    assert (("raw", "PREROUTING") in objects) is guarded
-
-
-def test_without_node_ports_nobody_asks_whether_an_address_is_local():
-    web = planned(frontend())
-    assert not [rule for rules in web.values() for rule in rules if LOCAL in rule]
-
-
-def test_ranges_of_node_ports_follow_the_services():
-    planner = IptablesPlanner(Surroundings(Family.V4, pods=PODS))
-    before = dict(planner.objects)
-    low, high = (node_port(port_name=f"p{port}", port=port) for port in (20000, 32767))
-    for frontends, ports in (
-        ([node_port()], "-p tcp -m tcp --dport 30080"),
-        ([node_port(), high], "-p tcp -m tcp --dport 28672:32767"),
-        ([node_port(), low], "-p tcp"),
-        ([], ""),
-    ):
-        delta = Delta()
-        planner.replace(WEB, frontends, delta)
-        delta.apply_to(before)
-        assert before == dict(planner.objects)
-        asked = [rule for rule in before["nat", "NETPROXY-SERVICES"] if LOCAL in rule]
-        assert asked == ([f"! -d 127.0.0.0/8 {ports} {LOCAL} -j NETPROXY-NODE-PORTS"] if ports else [])
-
-
-def test_many_node_ports_make_a_tree():
-    objects = planned(*[node_port(port_name=f"p{port}", port=port) for port in range(30000, 30096)])
-    assert objects["nat", "NETPROXY-NODE-PORTS"] == ("-p tcp -m tcp --dport 29952:30207 -j NETPROXY-29952-30207/tcp",)
-    assert objects["nat", "NETPROXY-29952-30207/tcp"][-1] == (
-        "-p tcp -m tcp --dport 30080:30095 -j NETPROXY-30080-30095/tcp"
-    )
-
-
-def test_the_same_port_of_two_protocols_is_two_node_ports():
-    both = [
-        node_port(protocol=protocol, endpoints=(f"10.244.1.{number}",)) for number, protocol in enumerate(Protocol, 1)
-    ]
-    assert len(planned(*both)["nat", "NETPROXY-NODE-PORTS"]) == 3
 
 
 def test_weights_are_shares_and_who_weighs_nothing_gets_nothing():
