@@ -22,6 +22,7 @@ from msgspec import Struct
 from controlloop.errors import CompactedError, OperatorError, UnavailableError
 from controlloop.etcd_access import Login, Metadata, Tls, TlsFiles
 from controlloop.etcd_endpoint import Endpoint
+from controlloop.etcd_past import Past, newest_of, write_of
 from controlloop.etcd_settings import EtcdSettings
 
 PAGE = 1000
@@ -101,6 +102,7 @@ class Etcd:
         self._login = login
         self._timeout_s = timeout_s
         self._unheard_since: float | None = None
+        self._past = Past()
 
     @classmethod
     def at(cls, settings: EtcdSettings) -> "Etcd":
@@ -135,12 +137,14 @@ class Etcd:
     async def pages(self, prefix: str) -> AsyncGenerator[Page, None]:
         """The same in parts. While one is looked at, the next is on its way."""
         start, end = prefix_range(prefix)
-        revision = 0
+        revision, newest = 0, None
         asked = self._ask_for_page(start, end, revision)
         try:
             while True:
                 answer = await asked
                 revision = revision or answer.header.revision
+                newest = newest_of(filter(None, (newest, newest_of(answer.kvs))))
+                self._past.listed(prefix, revision, newest)
                 if answer.more:
                     asked = self._ask_for_page(answer.kvs[-1].key + b"\0", end, revision)
                     await _sent()
@@ -212,13 +216,15 @@ class Etcd:
     async def watch(self, prefix: str, after: int) -> AsyncGenerator[WatchBatch, None]:
         """Changes after a revision, for ever, on a stream of its own that ends with the iteration.
 
-        CompactedError: the store no longer knows what happened since, list again. That is also said of a store
-        behind `after`: it was restored or emptied, and would let a watch wait in silence for the future.
+        CompactedError: the store no longer knows what happened since, list again. That is also said of a store that
+        was restored or emptied: behind `after` it would let a watch wait in silence for the future, and one that came
+        to `after` another way would never tell what happened on it.
         """
         if self._login:
             # A watch with a stale token is refused as if the user had no permission; a read tells the two apart.
             await self._read(first_key(prefix))
         with self._translated() as endpoint:
+            await self._refuse_another_past(endpoint, prefix)
             call = endpoint.watch.Watch(metadata=(*REQUIRE_LEADER, *await self._metadata(endpoint)))
             try:
                 created = await self._create_watch(call, endpoint, prefix, after)
@@ -228,10 +234,30 @@ class Etcd:
                 while True:
                     response = await self._next(call, endpoint)
                     refuse_cancelled(response, endpoint.url)
-                    yield batch_from(response)
+                    batch = batch_from(response)
+                    self._past.told(prefix, batch.revision, response.events)
+                    yield batch
             finally:
                 self._unheard_since = self._unheard_since or time.monotonic()
                 call.cancel()
+
+    async def _refuse_another_past(self, endpoint: Endpoint, prefix: str) -> None:
+        heard = self._past.last(prefix)
+        if heard is None:
+            return
+        request = rpc.RangeRequest(key=heard.key, revision=heard.revision)
+
+        async def attempt(endpoint: Endpoint, metadata: Metadata) -> Any:
+            try:
+                return await endpoint.kv.Range(request, timeout=self._timeout_s, metadata=metadata)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.OUT_OF_RANGE:
+                    raise CompactedError(f"etcd {endpoint.url}: {error.details()}") from error
+                raise
+
+        found = (await self._authorized(endpoint, attempt)).kvs
+        if (write_of(found[0]) if found else None) != heard.write:
+            raise CompactedError(f"etcd {endpoint.url} has another past: {text_key(heard.key)} at {heard.revision}")
 
     async def _create_watch(self, call: Any, endpoint: Endpoint, prefix: str, after: int) -> Any:
         start, end = prefix_range(prefix)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 from contextlib import aclosing
@@ -10,7 +11,7 @@ from itertools import count
 import pytest
 from deadline import PATIENCE_S
 
-from controlloop.errors import OperatorError, UnavailableError
+from controlloop.errors import CompactedError, OperatorError, UnavailableError
 from controlloop.etcd import PAGE, Etcd
 from lab.etcd import EtcdServer, free_port
 
@@ -191,6 +192,41 @@ async def test_a_server_that_falls_silent_ends_a_watch_within_seconds(own_server
         finally:
             os.kill(pid, signal.SIGCONT)
     await client.close()
+
+
+@pytest.mark.flannel("34")
+async def test_a_store_that_went_another_way_since_its_copy_was_taken_is_listed_again(own_server, prefix, tmp_path):
+    """It is at the same revision, of the same cluster, in the same term; a watch from there would miss the first."""
+    client = Etcd([own_server.client_url])
+    await client.put(f"{prefix}a", b"copied")
+    await client.close()
+    own_server.stop()
+    shutil.copytree(tmp_path / "data", tmp_path / "copy")
+    own_server.start()
+    await client.put(f"{prefix}b", b"lost")
+    before = await client.list(prefix)
+    own_server.stop()
+    shutil.rmtree(tmp_path / "data")
+    shutil.copytree(tmp_path / "copy", tmp_path / "data")
+    own_server.start()
+    own_server.etcdctl("put", f"{prefix}c", "never heard of")
+    async with asyncio.timeout(PATIENCE_S):
+        with pytest.raises(CompactedError, match="another past"):
+            await anext(client.watch(prefix, before.revision))
+    after = await client.list(prefix)
+    assert after.revision == before.revision
+    await client.put(f"{prefix}d", b"")
+    async with aclosing(client.watch(prefix, after.revision)) as batches, asyncio.timeout(PATIENCE_S):
+        assert [kv.key for kv in (await anext(batches)).put] == [f"{prefix}d"]
+    await client.close()
+
+
+async def test_a_watch_goes_on_after_a_removal_was_the_last_it_heard_of(etcd, prefix):
+    after = await etcd.put(f"{prefix}a", b"")
+    await etcd.delete(f"{prefix}a")
+    for _ in range(2):
+        async with aclosing(etcd.watch(prefix, after)) as batches, asyncio.timeout(PATIENCE_S):
+            assert (await anext(batches)).removed == (f"{prefix}a",)
 
 
 async def test_a_server_that_wants_a_user_is_the_operators_move(guarded_server, prefix):
