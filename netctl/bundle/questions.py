@@ -44,6 +44,7 @@ PROGRAMS = (
     *overlay.NEIGHBORS.values(),
     *overlay.WIREGUARD.values(),
     facts.SOCKETS,
+    facts.NEIGHBOR_TABLES,
     ("ss", "-s"),
     *SAVED.values(),
     facts.MAY_TRY,

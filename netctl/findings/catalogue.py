@@ -326,6 +326,15 @@ HOST = {
         "Set the MTU of the Backend in the network configuration, or restart netagent so that it measures again.",
         "ip -details link show type vxlan",
     ),
+    "NN322": Entry(
+        "the table of neighbors is nearly full",
+        "The kernel has one table of neighbors for all network namespaces of a host, those of pods too. While it is "
+        "full, packets to neighbors that are not in it are dropped, and the log says `neighbor table overflow!`. "
+        "Permanent entries, as those of peers, always find room.",
+        "Raise net.ipv4.neigh.default.gc_thresh3 and gc_thresh2 (net.ipv6.neigh for IPv6) outside of any namespace, "
+        "and keep them: systemd/sysctl.d.",
+        "ip -s ntable show",
+    ),
 }
 
 STORE = {

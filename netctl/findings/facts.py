@@ -15,6 +15,7 @@ from pathlib import PurePath
 from typing import Any
 
 from controlloop.command import NOT_INSTALLED, CommandError
+from netctl.actual.overlay import NEIGHBORS
 from netctl.findings.host_facts import (
     Frontend,
     HostFacts,
@@ -29,6 +30,7 @@ from netctl.findings.host_facts import (
     read_sockets,
     read_table,
 )
+from netctl.findings.neighbor_table import NeighborTable, read_neighbor_tables
 from netctl.kernel import IPSETS
 from netctl.node import Node
 
@@ -50,6 +52,8 @@ NETWORKD_DROP_INS = tuple(f"/{place}/systemd/networkd.conf.d/*.conf" for place i
 """Of files with one name that of the last folder counts."""
 LINKS = ("ip", "-json", "-details", "link", "show")
 SOCKETS = ("ss", "-H", "-l", "-n", "-t", "-u", "-p")
+NEIGHBOR_TABLES = ("env", "TZ=UTC", "ip", "-json", "-s", "ntable", "show")
+"""`ip` prints points of time as they are called here, which may be elsewhere than where a bundle is read."""
 MAP_NAMES = ("services", "node-ports")
 CHAINS = ("nft", "-j", "list", "chains")
 MAPS = tuple(("nft", "-j", "list", "map", family, "netproxy", name) for family in ("ip", "ip6") for name in MAP_NAMES)
@@ -138,6 +142,7 @@ def read_host(node: Node) -> tuple[HostFacts, list[str]]:
         frontends=read_frontends(node, iptables),
         datagrams=udp.get("InDatagrams", 0) + udp.get("InErrors", 0),
         wrong_checksums=udp.get("InCsumErrors", 0),
+        neighbor_tables=read_neighbors(reader),
         networkd=read_networkd(reader),
     )
     return facts, reader.unread
@@ -212,6 +217,11 @@ def refusals(reader: Reader, missing: AbstractSet[str]) -> dict[str, str]:
         if missing.isdisjoint(argv) and (error := reader.refusal(*argv)):
             found[feature] = first_line(error.stderr)
     return found
+
+
+def read_neighbors(reader: Reader) -> list[NeighborTable]:
+    neighbors = {family: reader.document(*argv) or [] for family, argv in NEIGHBORS.items()}
+    return list(read_neighbor_tables(reader.document(*NEIGHBOR_TABLES), neighbors, reader.node.now))
 
 
 def read_networkd(reader: Reader) -> dict[str, str] | None:

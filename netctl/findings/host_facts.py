@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from netctl.explain.walk_iptables import is_builtin
+from netctl.findings.neighbor_table import NeighborTable
 
 Json = Mapping[str, Any]
 
@@ -79,6 +80,7 @@ class HostFacts:
     datagrams: int = 0
     wrong_checksums: int = 0
     """Of the UDP datagrams that came in since the start."""
+    neighbor_tables: Sequence[NeighborTable] = ()
     networkd: Mapping[str, str] | None = None
     """Settings of section [Network]; None where systemd-networkd does not run."""
 

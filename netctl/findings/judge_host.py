@@ -9,6 +9,10 @@ from netctl.findings.judge_rules import judge_rules
 
 STRICT = 1
 CONNTRACK_SHARE = 0.9
+NEIGHBOR_SHARE, NEIGHBORS_CLEARED_S = 0.9, 60.0
+"""Of a table so full the kernel throws entries out every few seconds. One where it does not holds permanent entries of
+other network namespaces, which nobody here can count and for which there is room.
+"""
 CHECKSUM_SHARE, CHECKSUM_LEAST = 0.001, 20
 """One datagram in a thousand, and more than chance: cables lose fewer."""
 OVERHEAD = {4: 50, 6: 70}
@@ -20,8 +24,7 @@ MANAGES = ("ManageForeignRoutes", "ManageForeignRoutingPolicyRules")
 
 
 def judge_host(facts: HostFacts) -> Iterator[Finding]:
-    parts = (needed, forwarding, paths_back, localnet, networkd, vxlan_places, mtus, conntrack, checksums, node_ports)
-    yield from chain.from_iterable(part(facts) for part in parts)
+    yield from chain.from_iterable(part(facts) for part in PARTS)
     yield from judge_rules(facts)
 
 
@@ -117,6 +120,14 @@ def conntrack(facts: HostFacts) -> Iterator[Finding]:
         yield Finding("NN318", "connections", f"{count} of {limit} are tracked")
 
 
+def neighbors(facts: HostFacts) -> Iterator[Finding]:
+    for table in facts.neighbor_tables:
+        if table.limited >= NEIGHBOR_SHARE * table.limit and table.cleared_s <= NEIGHBORS_CLEARED_S:
+            evidence = f"{table.limited} of {table.limit} entries are taken"
+            since_start = f"{table.overflows} found no room since the start"
+            yield Finding("NN322", f"IPv{table.family.value}", f"{evidence}; {since_start}")
+
+
 def checksums(facts: HostFacts) -> Iterator[Finding]:
     wrong = facts.wrong_checksums
     if wrong >= max(CHECKSUM_LEAST, CHECKSUM_SHARE * facts.datagrams):
@@ -131,3 +142,18 @@ def node_ports(facts: HostFacts) -> Iterator[Finding]:
             program = socket.program or "a program"
             evidence = f"{program} listens at {socket.address}, and {shadow} takes its connections"
             yield Finding("NN211", f"{socket.protocol.upper()} port {socket.port}", evidence)
+
+
+PARTS = (
+    needed,
+    forwarding,
+    paths_back,
+    localnet,
+    networkd,
+    vxlan_places,
+    mtus,
+    conntrack,
+    neighbors,
+    checksums,
+    node_ports,
+)

@@ -2,7 +2,9 @@
 
 import json
 
+from controlloop.family import Family
 from netctl.findings.host_facts import HostFacts, frontends_in_maps, read_sockets
+from netctl.findings.neighbor_table import NeighborTable
 
 LINKS = """[
  {"ifindex": 1, "ifname": "lo", "mtu": 65536, "link_type": "loopback"},
@@ -53,6 +55,22 @@ SYSCTLS = {
     "netfilter/nf_conntrack_max": 262144,
 }
 
+NEIGHBOR_TABLES = """[
+ {"family": "inet", "name": "arp_cache", "thresh1": 128, "thresh2": 512, "thresh3": 1024, "gc_interval": 30000,
+  "entries": 1012, "last_flush": "2026-11-23 09:53:56", "last_rand": "2026-11-23 10:48:00", "table_fulls": 7},
+ {"family": "inet", "name": "arp_cache", "dev": "eth0", "refcnt": 1, "reachable": 37468, "locktime": 1000},
+ {"family": "inet6", "name": "ndisc_cache", "thresh1": 128, "thresh2": 512, "thresh3": 1024, "gc_interval": 30000,
+  "entries": 36, "last_flush": "(error)", "last_rand": "2026-11-23 10:50:34", "table_fulls": 0},
+ {"family": "inet6", "name": "ndisc_cache", "dev": "eth0", "refcnt": 1, "reachable": 34080, "locktime": 0}
+]"""
+"""Shortened more than the others; the host had many labs."""
+
+NEIGHBORS = """[
+ {"dst": "10.10.0.2", "dev": "eth0", "lladdr": "a6:9b:4c:1d:72:01", "state": ["REACHABLE"]},
+ {"dst": "10.244.5.0", "dev": "flannel.1", "lladdr": "d2:36:14:5c:91:7e", "state": ["PERMANENT"]},
+ {"dst": "10.244.7.1", "dev": "br-x", "lladdr": "d2:36:14:5c:91:7f", "extern_learn": null, "state": ["NOARP"]}
+]"""
+
 HEALTHY = HostFacts(
     sysctls=SYSCTLS,
     links=json.loads(LINKS),
@@ -60,6 +78,7 @@ HEALTHY = HostFacts(
     sockets=list(read_sockets(SOCKETS)),
     frontends=list(frontends_in_maps(map(json.loads, MAPS))),
     datagrams=327,
+    neighbor_tables=[NeighborTable(Family.V4, 12, 1, 1024, 0, 3000.0)],
 )
 
 FIREWALL = """{"nftables": [{"metainfo": {"version": "1.0.6"}},

@@ -2,11 +2,13 @@
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from captured_node import FIREWALL, HEALTHY, IPTABLES, LINKS, SYSCTLS
+from captured_node import FIREWALL, HEALTHY, IPTABLES, LINKS, NEIGHBOR_TABLES, NEIGHBORS, SYSCTLS
 
+from controlloop.family import Family
 from netctl.findings.facts import with_native_rules
 from netctl.findings.host_facts import (
     Frontend,
@@ -20,6 +22,7 @@ from netctl.findings.host_facts import (
 )
 from netctl.findings.judge_host import judge_host
 from netctl.findings.judge_rules import judge_rules
+from netctl.findings.neighbor_table import NeighborTable, read_neighbor_tables
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "five_services.iptables"
 
@@ -50,6 +53,10 @@ def table(listing, *without):
     return {"tables": [replace(read, chains=[each for each in read.chains if each["name"] not in without])]}
 
 
+def neighbors(entries, unlimited=0, cleared_s=2.0):
+    return {"neighbor_tables": [NeighborTable(Family.V6, entries, unlimited, 1024, 7, cleared_s)]}
+
+
 def named(name):
     return {"tables": [replace(read_table("inet", name, {}))]}
 
@@ -75,6 +82,7 @@ FAULTS = {
     "NN318": sysctl(netfilter__nf_conntrack_count=240_000),
     "NN320": {"wrong_checksums": 40},
     "NN321": links(eth0=1400),
+    "NN322": neighbors(entries=1000),
 }
 
 
@@ -106,6 +114,7 @@ def test_each_fault_is_its_finding_and_no_other(code):
         ("NN312", "a rule in chain pre translates connections to 10.96.0.10:80/tcp"),
         ("NN315", "1 rules in iptables-legacy and 3 rules in iptables-nft"),
         ("NN318", "240000 of 262144 are tracked"),
+        ("NN322", "1000 of 1024 entries are taken; 7 found no room since the start"),
         ("NN321", "MTU 1450 and 50 bytes of wrapping do not fit into eth0's MTU 1400"),
     ],
 )
@@ -135,6 +144,8 @@ HARMLESS = {
         "networkd": {"ManageForeignRoutes": "no", "ManageForeignRoutingPolicyRules": "false"}
     },
     "a few broken datagrams": {"wrong_checksums": 3, "datagrams": 100},
+    "a table of neighbors that is full of peers": neighbors(entries=5100, unlimited=5000),
+    "one that is full of what other namespaces set for good": neighbors(entries=5100, cleared_s=3600.0),
     "our own health check port": {"sockets": [Socket("tcp", "0.0.0.0", 30080, "netproxy (pid 5)")]},
     "forwarding closed, and our jump in it": iptables(policy=":FORWARD ACCEPT"),
     "port forwarding of a container": iptables("-A PREROUTING -p tcp -m tcp --dport 8080 -j DNAT --to 172.17.0.2:80"),
@@ -252,6 +263,15 @@ def test_of_a_table_of_iptables_only_what_it_does_not_show_is_foreign():
     assert [each["name"] for each in table.chains] == ["forward"]
     assert [each["chain"] for each in table.rules] == ["forward", "mine"]
     assert [each.code for each in judge_rules(HostFacts(tables=[table]))] == ["NN313"]
+
+
+def test_tables_of_neighbors_are_read_without_those_that_have_no_limit():
+    ten_o_clock = datetime(2026, 11, 23, 10, tzinfo=UTC).timestamp()
+    here = {Family.V4: json.loads(NEIGHBORS), Family.V6: []}
+    assert list(read_neighbor_tables(json.loads(NEIGHBOR_TABLES), here, ten_o_clock)) == [
+        NeighborTable(Family.V4, entries=1012, unlimited=2, limit=1024, overflows=7, cleared_s=364.0),
+        NeighborTable(Family.V6, entries=36, unlimited=0, limit=1024, overflows=0, cleared_s=0.0),
+    ]
 
 
 def test_settings_of_systemd_are_read_by_section_and_the_last_one_counts():
