@@ -6,6 +6,7 @@ import struct
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from lab.enter import inside
@@ -23,6 +24,11 @@ SYSCTLS = (
     "net.bridge.bridge-nf-call-iptables=1",
     "net.bridge.bridge-nf-call-ip6tables=1",
 )
+
+LEARNING_NODES = 20
+"""So many find each other by ARP, as real ones do. All that ask each other fill the kernel's table of neighbors, which
+has room for 1,024 in all namespaces together, from 33 on; what is set for good always finds room.
+"""
 
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 
@@ -56,8 +62,22 @@ def host_lines(spec: Spec, host: str) -> Iterable[str]:
     if host in spec.node_names:
         # Without a way out a node's own call to a Service fails before any rule is asked, as on a real node.
         yield f"route add default via {CLIENT_ADDRESS}"
+        yield from known_nodes(spec, host)
     if host == "client":
         yield from client_routes(spec)
+
+
+def known_nodes(spec: Spec, host: str) -> Iterable[str]:
+    if spec.nodes > LEARNING_NODES:
+        for other in spec.node_names:
+            if other != host:
+                address = spec.attached[other].ip
+                yield f"neigh add {address} lladdr {mac(address)} dev eth0"
+
+
+def mac(address: IPv4Address) -> str:
+    """Locally administered, so that no vendor has it."""
+    return "02:00:" + address.packed.hex(":")
 
 
 def raise_loopback() -> None:
@@ -69,8 +89,9 @@ def raise_loopback() -> None:
 def cables(spec: Spec) -> Iterable[str]:
     switch = spec.namespace("switch")
     return [
-        f"link add eth0 netns {spec.namespace(host)} type veth peer name {host} netns {switch}"
-        for host in spec.attached
+        f"link add eth0 netns {spec.namespace(host)} address {mac(interface.ip)} type veth "
+        f"peer name {host} netns {switch}"
+        for host, interface in spec.attached.items()
     ]
 
 
