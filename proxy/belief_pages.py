@@ -14,6 +14,7 @@ from controlloop.http_server import Answer, Reply, Routes
 from controlloop.iptables.kernel import IptablesChains, program_name
 from controlloop.wanted import WantedRules, desired_page, listed
 from proxy.config import ProxyMode
+from proxy.counting.kernel import TABLE as COUNTERS
 from proxy.iptables.chains import PREFIX
 from proxy.nftables.kernel import TABLE
 from proxy.node import Surroundings
@@ -49,7 +50,8 @@ class BeliefPages:
 
     async def desired(self) -> Answer:
         """All rules, from the plan, with the Services that want them."""
-        rules = [await wanted_rules(family, engine) for family, engine in self._rules.engines.items()]
+        counted = (wanted_table(family, COUNTERS, engine) for family, engine in self._rules.counters.items())
+        rules = [*[await wanted_rules(family, engine) for family, engine in self._rules.engines.items()], *counted]
         head = {"begun": self._rules.written}
         return await asyncio.to_thread(lambda: Answer(200, desired_page(head, rules), "application/json"))
 
@@ -77,4 +79,8 @@ async def wanted_rules(family: Family, engine: Engine) -> WantedRules:
     if isinstance(backend, IptablesChains):
         program = program_name(family, await backend.variant(), "save")
         return WantedRules(program, family.nft, "", (PREFIX,), dict(engine.desired), engine.owned())
-    return WantedRules("nft", family.nft, TABLE, (), dict(engine.desired), engine.owned())
+    return wanted_table(family, TABLE, engine)
+
+
+def wanted_table(family: Family, table: str, engine: Engine) -> WantedRules:
+    return WantedRules("nft", family.nft, table, (), dict(engine.desired), engine.owned())

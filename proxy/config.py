@@ -104,7 +104,7 @@ class Settings:
     masquerade_all: bool = False
     masquerade_bit: int = 14
     service_counters: bool = False
-    """Count connections and bytes of each Service (nftables mode)."""
+    """Count connections and bytes of each Service."""
     sync_period_s: float = 30.0
     """All rules are checked that often."""
     conntrack: ConntrackSettings = ConntrackSettings()

@@ -27,13 +27,13 @@ from proxy.belief_pages import BeliefPages
 from proxy.change_history import ChangeHistory
 from proxy.config import DetectLocal, ProxyMode, Settings, apply_live
 from proxy.conntrack.keeper import FlowKeeper
+from proxy.counting.kernel import read_counts
 from proxy.frontends import Frontend, ServiceName
 from proxy.iptables.kernel import IptablesBackend, affinity_limit
 from proxy.leftovers import families, leftovers, remove_rules, tell_of_kube_proxy
-from proxy.nftables.kernel import read_counts
 from proxy.node import Node
 from proxy.node_watch import NodeWatch
-from proxy.rules import BALANCES, Rules, engine
+from proxy.rules import BALANCES, Rules, counter, engine
 from proxy.servers import Servers
 from proxy.service_counts import ServiceCounts
 from proxy.services import Options
@@ -72,8 +72,11 @@ class Netproxy:
         self._watch = NodeWatch(settings, opened.nodes, self._runner.wake)
         self._around = {family: self._watch.surroundings(family) for family in families()}
         wake = self._runner.wake
+        counted = self._around if settings.service_counters else {}
         self._rules = Rules(
-            {family: engine(settings.mode, each, wake) for family, each in self._around.items()}, settings.sync_period_s
+            {family: engine(settings.mode, each, wake) for family, each in self._around.items()},
+            {family: counter(each, wake) for family, each in counted.items()},
+            settings.sync_period_s,
         )
         self._flows = FlowKeeper(lambda family: {address.packed for address in self._serving(family)})
         history = History()
@@ -82,8 +85,8 @@ class Netproxy:
         self._status = ProxyStatus(settings, self._source, self._tracker, self._rules, self._skipped)
         self._status.flows = self._flows
         self._pages = BeliefPages(settings.mode, self._tracker, self._rules, self._around.values)
-        if settings.service_counters and settings.mode is ProxyMode.NFTABLES:
-            self._status.counts = ServiceCounts(partial(read_counts, self._rules.engines))
+        if counted:
+            self._status.counts = ServiceCounts(partial(read_counts, counted))
         self._status.pending = lambda: len(self._changed)
 
     async def run(self, changed_settings: AsyncGenerator[Settings, None]) -> None:
@@ -194,7 +197,7 @@ class Netproxy:
         await self._finish()
         # Only now, with every service answering in this mode, may what another mode left go.
         if resync and not self._leftovers_gone:
-            unused = await leftovers(self._settings.mode)
+            unused = await leftovers(self._settings.mode, counts=self._settings.service_counters)
             self._leftovers_gone = not await remove_rules(unused)
             await tell_of_kube_proxy()
             if any(isinstance(one, IptablesBackend) and one.closed_loopback for one in unused):
@@ -243,7 +246,7 @@ def batched(services: Iterable[ServiceName], most: int) -> Iterator[list[Service
 
 
 async def serve(settings: Settings, changed_settings: AsyncGenerator[Settings, None]) -> None:
-    check_mode(settings.mode)
+    check_programs(settings)
     with only_one("netproxy"):
         proxy = Netproxy(settings)  # first of all, as it refuses what cannot be used
         prepare(settings)
@@ -252,12 +255,16 @@ async def serve(settings: Settings, changed_settings: AsyncGenerator[Settings, N
         await proxy.run(changed_settings)
 
 
-def check_mode(mode: ProxyMode) -> None:
-    """OperatorError when this host has no program for it: no other mode is taken in its place."""
-    try:
-        find("nft" if mode is ProxyMode.NFTABLES else "iptables")
-    except CommandError as error:
-        raise OperatorError(f"--proxy-mode {mode.value}: {error.stderr}") from error
+def check_programs(settings: Settings) -> None:
+    """OperatorError when this host has no program for the mode: no other mode is taken in its place."""
+    needed = {f"--proxy-mode {settings.mode.value}": "nft" if settings.mode is ProxyMode.NFTABLES else "iptables"}
+    if settings.service_counters:
+        needed["--service-counters"] = "nft"
+    for flag, program in needed.items():
+        try:
+            find(program)
+        except CommandError as error:
+            raise OperatorError(f"{flag}: {error.stderr}") from error
 
 
 async def initialise(settings: Settings) -> None:

@@ -50,7 +50,7 @@ SERVICES: Group = (
         Flag("balance", "WAY", "random", "or round-robin, weighted; in nftables mode source-hash, consistent"),
         Flag("external-ip-ranges", "CIDR[,CIDR]", "", "only these may be external IPs and load balancer addresses"),
         Flag("drain-timeout", "DURATION", "", "reset TCP connections to an endpoint that long after it is gone"),
-        switch("service-counters", "false", "nftables mode: count connections and bytes of each Service in /metrics"),
+        switch("service-counters", "false", "count connections and bytes of each Service in /metrics (needs nft)"),
         repeated("nodeport-addresses", "CIDR[,CIDR]", "serve node ports at these addresses of the node; or: primary"),
         switch("masquerade-all", "false", "masquerade every connection to a ClusterIP"),
         Flag("iptables-masquerade-bit", "NUMBER", "14", "of the packet mark"),

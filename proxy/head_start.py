@@ -16,7 +16,7 @@ from proxy.backend import Ahead
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-LEAST, MOST = 2_000, 20_000
+LEAST, MOST = 500, 20_000
 """Objects that are worth a program's start, and what one is given at most, for its memory."""
 
 
@@ -36,17 +36,19 @@ class HeadStart(Generic[K, V]):
         goes_ahead, written = self._ahead.goes_ahead, self._written
         self._waiting |= {key: value for key, value in planned.items() if goes_ahead(key, value) and key not in written}
         if len(self._waiting) >= LEAST and (self._task is None or _succeeded(self._task)):
-            self._task = asyncio.create_task(self._write_portion())
+            self._task = asyncio.create_task(self._write())
 
-    async def _write_portion(self) -> None:
-        portion = dict(islice(self._waiting.items(), MOST))
-        for key in portion:
-            del self._waiting[key]
-        self._written |= portion
-        await self._ahead.apply_ahead(Delta(put=portion))
+    async def _write(self) -> None:
+        while len(self._waiting) >= LEAST:
+            portion = dict(islice(self._waiting.items(), MOST))
+            for key in portion:
+                del self._waiting[key]
+            self._written |= portion
+            await self._ahead.apply_ahead(Delta(put=portion))
 
     async def finish(self) -> Mapping[K, V] | None:
-        """What the kernel holds now; None: it refused something, and nobody knows."""
+        """What went ahead; None: something was refused, and nobody knows what the kernel holds."""
+        self._waiting.clear()
         try:
             if self._task:
                 await self._task

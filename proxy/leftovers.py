@@ -10,10 +10,11 @@ from controlloop.family import Family
 from controlloop.iptables.kernel import Variant, detect_variant
 from controlloop.logs import Log
 from proxy.config import ProxyMode
+from proxy.counting.kernel import CountingBackend
 from proxy.iptables.kernel import IptablesBackend, holds_kube_proxy
-from proxy.nftables.kernel import NftablesBackend
+from proxy.nftables.kernel import NftablesBackend, TableBackend
 
-Backend = NftablesBackend | IptablesBackend
+Backend = TableBackend | IptablesBackend
 
 log = Log("leftovers")
 
@@ -23,10 +24,14 @@ def families() -> list[Family]:
     return [family for family in Family if family is Family.V4 or Path("/proc/net/if_inet6").exists()]
 
 
-async def leftovers(mode: ProxyMode) -> list[Backend]:
-    """Whatever an earlier netproxy in another mode, or with the other variant of iptables, may have left."""
+async def leftovers(mode: ProxyMode, *, counts: bool) -> list[Backend]:
+    """Whatever an earlier netproxy in another mode, with the other variant of iptables, or with counters that are not
+    wanted any more, may have left.
+    """
     found: list[Backend] = []
     for family in families():
+        if not counts:
+            found.append(CountingBackend(family))
         unused = set(variants(family))
         if mode is ProxyMode.IPTABLES:
             found.append(NftablesBackend(family))
@@ -74,6 +79,7 @@ async def cleanup() -> None:
     everything: list[Backend] = []
     for family in families():
         # Each variant goes, so iptables is not asked which of them it is: the host may have none.
-        everything += [NftablesBackend(family), *(IptablesBackend(family, variant) for variant in variants(family))]
+        tables = CountingBackend(family), NftablesBackend(family)
+        everything += [*tables, *(IptablesBackend(family, variant) for variant in variants(family))]
     for failure in await remove_rules(everything):
         raise OperatorError(f"--cleanup: {failure}")

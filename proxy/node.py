@@ -48,8 +48,6 @@ class Surroundings:
     """Masquerade every connection to a ClusterIP."""
     masquerade_bit: int = 14
     """Which bit of the packet mark says that a connection is to be masqueraded (0 to 31)."""
-    service_counters: bool = False
-    """Count connections and bytes of each Service (nftables mode)."""
     tcp_be_liberal: bool = False
     """Conntrack accepts packets out of window, so INVALID ones need not be dropped (iptables mode)."""
     health_check_ports: frozenset[int] = frozenset()

@@ -112,7 +112,6 @@ def surroundings_of(settings: Settings, facts: Facts, family: Family) -> Surroun
         service_cidrs=tuple(network for network in facts.service_cidrs if Family.of(network) is family),
         masquerade_all=settings.masquerade_all,
         masquerade_bit=settings.masquerade_bit,
-        service_counters=settings.service_counters,
         tcp_be_liberal=settings.conntrack.tcp_be_liberal,
     )
 

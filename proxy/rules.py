@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from typing import Any, Never
@@ -13,6 +13,8 @@ from controlloop.family import Family
 from controlloop.logs import Log
 from controlloop.memory import give_back
 from proxy.config import ProxyMode
+from proxy.counting.desired import CountingPlanner
+from proxy.counting.kernel import CountingBackend
 from proxy.frontends import Balance, Frontend, ServiceName
 from proxy.iptables.desired import IptablesPlanner
 from proxy.iptables.kernel import IptablesBackend, affinity_memory
@@ -43,20 +45,31 @@ def engine(mode: ProxyMode, surroundings: Surroundings, wake: Callable[[], None]
         return RuleSync(
             name,
             NftablesPlanner(surroundings),
-            NftablesBackend(family, service_counters=surroundings.service_counters),
+            NftablesBackend(family),
             wake,
         )
     return RuleSync(name, IptablesPlanner(surroundings, affinity_memory(family)), IptablesBackend(family), wake)
 
 
+def counter(surroundings: Surroundings, wake: Callable[[], None]) -> Engine:
+    """Counts what rules of any mode translate."""
+    family = surroundings.family
+    return RuleSync(f"counters-{family.nft}", CountingPlanner(surroundings), CountingBackend(family), wake)
+
+
 class Rules:
-    def __init__(self, engines: Mapping[Family, Engine], unwatched_audit_s: float) -> None:
+    def __init__(
+        self, engines: Mapping[Family, Engine], counters: Mapping[Family, Engine], unwatched_audit_s: float
+    ) -> None:
         self.engines = engines
+        """What translates."""
+        self.counters = counters
+        """What counts beside it; empty unless that is asked for."""
         self._unwatched_audit_s = unwatched_audit_s
 
     @property
-    def each(self) -> Iterable[Engine]:
-        return self.engines.values()
+    def each(self) -> Sequence[Engine]:
+        return *self.engines.values(), *self.counters.values()
 
     @property
     def in_kernel(self) -> bool:
@@ -76,20 +89,23 @@ class Rules:
         await asyncio.gather(*(engine.prepare() for engine in self.each), return_exceptions=True)
 
     def settle(self, surroundings: Surroundings) -> None:
-        self.engines[surroundings.family].settle(surroundings)
+        for engines in self.engines, self.counters:
+            if engine := engines.get(surroundings.family):
+                engine.settle(surroundings)
 
     async def sync(self, written: Callable[[Family], None]) -> None:
-        """Write what was planned and what drifted, and call `written` for each family that has it.
+        """Write what was planned and what drifted, and call `written` for each family whose services answer by it.
 
         One family's failure does not keep the other from being right.
         """
         outcomes = await asyncio.gather(*(engine.sync() for engine in self.each), return_exceptions=True)
         failure: BaseException | None = None
-        for (family, engine), error in zip(self.engines.items(), outcomes, strict=True):
+        for engine, error in zip(self.each, outcomes, strict=True):
             if error:
                 log.warning("not synced", rules=engine.name, error=error)
                 failure = error
-            else:
+        for family, error in zip(self.engines, outcomes, strict=False):
+            if not error:
                 written(family)
         if failure:
             raise failure

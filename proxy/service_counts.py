@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from controlloop.logs import Log
 from controlloop.metrics import MetricFamily, Sample
+from proxy.counting.rules import place
 from proxy.frontends import Frontend, ServiceName, ServicePortName
-from proxy.nftables.counting import place
 
 FRESH_S = 1.0
 """What was read is shown for so long to whoever asks."""

@@ -1,7 +1,7 @@
 """One table of nftables through a Node. A set that packets fill, of which there may be millions, is not read.
 
 Asked, in each FAMILY: `nft --json --terse list chains FAMILY`, `nft --json --terse list ruleset FAMILY` for netproxy's
-table and `... list table FAMILY TABLE` for an agent's, and `nft --json list map FAMILY TABLE NAME`, or `set`.
+tables and `... list table FAMILY TABLE` for an agent's, and `nft --json list map FAMILY TABLE NAME`, or `set`.
 """
 
 from collections.abc import Iterator
@@ -20,6 +20,8 @@ from netctl.actual.nft_words import rule_text, words
 from netctl.node import PROXY, Node
 
 FAMILIES = {family.nft: family for family in Family}
+COUNTERS = f"{PROXY}-counters"
+"""The table of `netproxy --service-counters`, in either mode."""
 
 
 class Count(NamedTuple):
@@ -46,7 +48,7 @@ def read_skeleton(node: Node, family: str, table: str) -> dict[Key, Value]:
     chains = msgspec.json.decode(node.output("nft", "--json", "--terse", "list", "chains", family))["nftables"]
     if not any(entry.get("chain", {}).get("table") == table for entry in chains):
         return {}
-    words = ("ruleset", family) if table == PROXY else ("table", family, table)
+    words = ("ruleset", family) if table in (PROXY, COUNTERS) else ("table", family, table)
     return with_texts(node.output("nft", "--json", "--terse", "list", *words), table)
 
 

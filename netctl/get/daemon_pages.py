@@ -57,12 +57,12 @@ def said(value: Any) -> Collection[str]:
 
 
 def wanted_by_place(daemon: str, page: Page | None) -> dict[tuple[str, str], Wanted]:
-    """By program and family of the rules."""
+    """By family of the rules, and the table that is ours alone or the program that lists them."""
     kind = "Service" if daemon == PROXY else "peer"
     found = {}
     for rules in page["rules"] if page else ():
         owners = Owners(daemon, kind, rules["owners"], [key for key, _ in rules["objects"]])
-        found[rules["program"], rules["family"]] = Wanted(owners, rules["objects"])
+        found[rules["family"], rules["table"] or rules["program"]] = Wanted(owners, rules["objects"])
     return found
 
 

@@ -8,7 +8,7 @@ from controlloop.command import NOT_INSTALLED, CommandError
 from controlloop.nft.state import Chain, Container, Key
 from netagent.instance import LIMIT, Instance
 from netctl.actual.iptables import counted_rules, saved
-from netctl.actual.nft import read_elements, read_skeleton
+from netctl.actual.nft import COUNTERS, read_elements, read_skeleton
 from netctl.diff.drift import NOBODY
 from netctl.get.daemon_pages import Silent, Wanted, desired_page, wanted_by_place
 from netctl.get.kernel_list import print_list
@@ -41,10 +41,12 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """A daemon's rules in one family and one program."""
+    """A daemon's rules in one family and one place."""
 
     daemon: str
     family: str
+    place: str
+    """A table of nftables, or the program that lists rules of iptables."""
     wanted: Wanted | None
     """None: nobody can tell."""
 
@@ -76,10 +78,11 @@ def rules(node: Node, name: str, silent: Silent) -> Iterator[Item]:
     for daemon in node.daemons:
         wanted = wanted_by_place(daemon, desired_page(node, daemon, silent))
         for family, base in FAMILIES.items():
-            programs = ("nft", *(f"{base}-{each}-save" for each in VARIANTS if may_hold_rules(node, family, each)))
-            for program in programs:
-                writer = Writer(daemon, family, wanted.get((program, family)))
-                found = table_rules(node, writer) if program == "nft" else chain_rules(node, program, writer)
+            tables = (PROXY, COUNTERS) if daemon == PROXY else (daemon,)
+            programs = [f"{base}-{each}-save" for each in VARIANTS if may_hold_rules(node, family, each)]
+            for place in *tables, *programs:
+                writer = Writer(daemon, family, place, wanted.get((family, place)))
+                found = table_rules(node, writer) if place in tables else chain_rules(node, writer)
                 yield from (writer.item(each) for each in found if writer.is_for(each.key, name))
 
 
@@ -94,9 +97,9 @@ def may_hold_rules(node: Node, family: str, variant: str) -> bool:
 
 
 def table_rules(node: Node, writer: Writer) -> Iterator[Found]:
-    place = f"{writer.family} {writer.daemon}"
+    place = f"{writer.family} {writer.place}"
     try:
-        state = read_skeleton(node, writer.family, writer.daemon)
+        state = read_skeleton(node, writer.family, writer.place)
     except CommandError as error:
         if error.returncode == NOT_INSTALLED:
             return
@@ -107,15 +110,15 @@ def table_rules(node: Node, writer: Writer) -> Iterator[Found]:
     for key, value in state.items():
         if isinstance(value, Container) and not value.is_dynamic:
             # The kernel lists them in whatever order.
-            for element in sorted(read_elements(node, writer.family, writer.daemon, key.name, value)):
+            for element in sorted(read_elements(node, writer.family, writer.place, key.name, value)):
                 own = Key("element", key.name, element.key)
                 text = f"{element.key} : {element.value}" if element.value else element.key
                 yield Found(own, place, f"@{key.name}", own, text, counted=element.counted)
 
 
-def chain_rules(node: Node, program: str, writer: Writer) -> Iterator[Found]:
+def chain_rules(node: Node, writer: Writer) -> Iterator[Found]:
     try:
-        text = saved(node, program)
+        text = saved(node, writer.place)
     except CommandError as error:
         if error.returncode == NOT_INSTALLED:
             return
@@ -124,7 +127,7 @@ def chain_rules(node: Node, program: str, writer: Writer) -> Iterator[Found]:
         chain, rule = (found.table, found.chain), (found.table, found.rule)
         # A rule has an owner of its own where its chain is everybody's.
         key = rule if writer.wanted and writer.wanted.owners.names(rule) else chain
-        place = f"{program.removesuffix('-save')} {found.table}"
+        place = f"{writer.place.removesuffix('-save')} {found.table}"
         yield Found(key, place, found.chain, chain, found.rule, counted=(found.packets, found.bytes))
 
 

@@ -9,14 +9,16 @@ from controlloop.command import NOT_INSTALLED, CommandError, own_processes, run
 from controlloop.delta import Delta
 from controlloop.family import Family
 from controlloop.iptables.chains import Key, Rules
-from controlloop.iptables.kernel import NO_CHAIN, IptablesChains, Variant, chains_in_nf_tables, program_name
+from controlloop.iptables.kernel import AHEAD, NO_CHAIN, IptablesChains, Variant, chains_in_nf_tables, program_name
 from controlloop.iptables.legacy_watch import LegacyWatch
 from controlloop.iptables.watch import IptablesWatch
+from proxy.backend import Ahead
 from proxy.iptables.address_sets import AddressSets
 from proxy.iptables.balancing import MEMORY_PREFIX, Memory
-from proxy.iptables.chains import OURS, SET, SET_TABLE, set_key
+from proxy.iptables.chains import OURS, PREFIX, SET, SET_TABLE, set_key
 from proxy.iptables.loopback import GUARD, Loopback
 from proxy.iptables.portions import portions
+from proxy.iptables.service_rules import SERVICE_CHAINS
 
 KUBE_PROXY = "KUBE-SERVICES"
 RELEASE_S, RELEASE_TURN_S = 2.0, 0.02
@@ -38,8 +40,17 @@ class IptablesBackend(IptablesChains):
         """Sets that no rule of ours names any more and that could not be removed yet."""
         self._legacy: LegacyWatch | None = None
 
-    async def ahead(self) -> None:
+    async def ahead(self) -> "Ahead[Key, Rules] | None":
         """iptables-nft takes more than twice the time when chains do not come in the order of their names."""
+        return self if await self.variant() is Variant.LEGACY and await self.is_blank() else None
+
+    def goes_ahead(self, key: Key, rules: Rules) -> bool:
+        """A rule can name only what is there: neither chains nor sets of ours are yet."""
+        table, chain = key
+        return table == AHEAD and chain.startswith(SERVICE_CHAINS) and not any(f" {PREFIX}" in rule for rule in rules)
+
+    async def apply_ahead(self, delta: Delta[Key, Rules]) -> None:
+        await self.begin(delta)
 
     async def dump(self) -> Mapping[Key, Rules]:
         self._released = self._sets.destroy(self._released)

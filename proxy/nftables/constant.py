@@ -18,7 +18,7 @@ from controlloop.address import host, network
 from controlloop.family import Family, IPNetwork
 from controlloop.nft.state import Chain, Container, Hook, Key, Rule, Value, labelled
 from proxy.frontends import Protocol
-from proxy.nftables import counting, names
+from proxy.nftables import names
 from proxy.node import Surroundings
 
 ADDRESS_TYPE = {Family.V4: "ipv4_addr", Family.V6: "ipv6_addr"}
@@ -70,15 +70,17 @@ def constant_objects(surroundings: Surroundings) -> Iterator[tuple[Key, Value]]:
     family = surroundings.family
     for name, container in containers(family):
         yield Key("container", name), container
-    for address in surroundings.node_port_addresses or ():
-        # Another node could reach what listens on loopback alone, if that were served.
-        if not address.is_loopback:
-            yield Key("element", names.NODE_PORT_ADDRESSES, host(family, int(address))), ""
+    yield from node_port_addresses(surroundings)
     yield from translating(surroundings)
     yield from refusing(surroundings)
     yield from masquerading(surroundings)
-    if surroundings.service_counters:
-        yield from counting.constant_objects(surroundings, ADDRESS_TYPE[family])
+
+
+def node_port_addresses(surroundings: Surroundings) -> Iterator[tuple[Key, Value]]:
+    for address in surroundings.node_port_addresses or ():
+        # Another node could reach what listens on loopback alone, if that were served.
+        if not address.is_loopback:
+            yield Key("element", names.NODE_PORT_ADDRESSES, host(surroundings.family, int(address))), ""
 
 
 Chains = Iterator[tuple[Key, Chain]]

@@ -10,38 +10,24 @@ Pure. The number of rules does not depend on the number of services: constant.py
         -> ...-affinity-...: one chain for each such frontend; it asks the memories of its endpoints first
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
-from controlloop.delta import Delta, Ledger
+from controlloop.delta import Delta
 from controlloop.nft.state import Key, Value
 from proxy.frontends import Frontend, ServiceName
-from proxy.nftables import counting
 from proxy.nftables.callers import callers
 from proxy.nftables.constant import constant_objects
+from proxy.nftables.planner import THE_TABLE, TablePlanner
 from proxy.nftables.services import FrontendPlan
 from proxy.node import Surroundings
 
-# The table itself owns the constant part in the ledger.
-THE_TABLE = None
 
-
-class NftablesPlanner:
-    """Keeps the desired state of one family's table; replacing one Service costs what that Service has."""
-
+class NftablesPlanner(TablePlanner):
     def __init__(self, surroundings: Surroundings) -> None:
+        super().__init__(dict(constant_objects(surroundings)))
         self.family = surroundings.family
         self._callers = callers(surroundings)
-        self._counts = surroundings.service_counters
         self._frontends: dict[ServiceName, Sequence[Frontend]] = {}
-        self._ledger: Ledger[ServiceName | None, Key, Value] = Ledger()
-        self._ledger.replace(THE_TABLE, dict(constant_objects(surroundings)), Delta())
-
-    @property
-    def objects(self) -> Mapping[Key, Value]:
-        return self._ledger.objects
-
-    def owned(self) -> Iterable[tuple[ServiceName | None, Sequence[Key]]]:
-        return self._ledger.owned().items()
 
     def replace(self, service: ServiceName, frontends: Sequence[Frontend], delta: Delta[Key, Value]) -> None:
         if frontends:
@@ -52,19 +38,12 @@ class NftablesPlanner:
         for frontend in frontends:
             if frontend.family is self.family:
                 FrontendPlan(frontend, self._callers, objects).collect()
-                if self._counts:
-                    objects.update(counting.elements(frontend))
         self._ledger.replace(service, objects, delta)
 
-    def replace_all(self, changed: Iterable[tuple[ServiceName, Sequence[Frontend]]], delta: Delta[Key, Value]) -> None:
-        for service, frontends in changed:
-            self.replace(service, frontends, delta)
-
     def settle(self, surroundings: Surroundings, delta: Delta[Key, Value]) -> None:
-        """Costs as much as there is when it changes who is masqueraded or counted, and the constant part otherwise."""
+        """Costs as much as there is when it changes who is masqueraded, and the constant part otherwise."""
         self._ledger.replace(THE_TABLE, dict(constant_objects(surroundings)), delta)
-        before = self._callers, self._counts
-        self._callers, self._counts = callers(surroundings), surroundings.service_counters
-        if (self._callers, self._counts) != before:
+        before, self._callers = self._callers, callers(surroundings)
+        if self._callers != before:
             for service, frontends in list(self._frontends.items()):
                 self.replace(service, frontends, delta)

@@ -2,7 +2,6 @@
 
 import asyncio
 import subprocess
-from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import msgspec
@@ -22,15 +21,16 @@ from netagent.overlay import Overlay
 from netagent.state import Underlay
 from netagent.wanted import wanted_objects
 from netctl.node import LiveNode
-from proxy.belief_pages import wanted_rules
+from proxy.belief_pages import wanted_rules, wanted_table
 from proxy.config import ProxyMode
+from proxy.counting.kernel import TABLE as COUNTERS
 from proxy.frontends import Balance, Endpoint, Frontend, Protocol, ServiceName, ServicePortName
 from proxy.iptables.desired import IptablesPlanner
 from proxy.iptables.kernel import IptablesBackend
 from proxy.nftables.desired import NftablesPlanner
 from proxy.nftables.kernel import NftablesBackend
 from proxy.node import Surroundings
-from proxy.rules import BALANCES
+from proxy.rules import BALANCES, counter
 from proxy.sync import RuleSync
 from subnet_alloc.codec import render_attrs, render_key
 from subnet_alloc.model import Lease, LeaseAttrs
@@ -75,8 +75,7 @@ def services(variant):
 def rules_of(variant, family):
     around = Surroundings(family, pods=ip_network("10.244.0.0/16" if family is Family.V4 else "fd00:244::/48"))
     if variant == "nftables":
-        around = replace(around, service_counters=True)
-        return RuleSync("nftables", NftablesPlanner(around), NftablesBackend(family, service_counters=True))
+        return RuleSync("nftables", NftablesPlanner(around), NftablesBackend(family))
     return RuleSync("iptables", IptablesPlanner(around), IptablesBackend(family, variant))
 
 
@@ -94,14 +93,25 @@ def engines(netns, variant):
     return made
 
 
+@pytest.fixture
+def counters(engines, variant):
+    """Beside the engines."""
+    made = {family: counter(Surroundings(family), lambda: None) for family in Family}
+    for engine in made.values():
+        engine.plan(services(variant).items())
+        asyncio.run(engine.sync())
+    return made
+
+
 class Recorded(Asked):
     """As a bundle answers, which has what programs print and no netlink."""
 
     is_live = False
 
 
-def page_of(engines):
+def page_of(engines, counters=()):
     rules = [asyncio.run(wanted_rules(family, engine)) for family, engine in engines.items()]
+    rules += [wanted_table(family, COUNTERS, counters[family]) for family in counters]
     return desired_page({"begun": True}, rules)
 
 

@@ -10,6 +10,7 @@ from rules_and_overlays import (
     Asked,
     Recorded,
     apply_overlay,
+    counters,
     engines,
     lease,
     overlay,
@@ -40,7 +41,7 @@ from netctl.diff.drift import Cause
 from netctl.node import LiveNode
 
 pytestmark = pytest.mark.usefixtures("netns")
-__all__ = ["engines", "overlay", "variant"]
+__all__ = ["counters", "engines", "overlay", "variant"]
 """Fixtures."""
 
 
@@ -51,6 +52,16 @@ def test_a_healthy_node_has_none(engines):
     assert not drift.unread
     assert drift.compared == sum(len(engine.desired) for engine in engines.values()) > 40
     assert drift.exit_code == 0
+
+
+def test_counters_are_compared_beside_the_rules(engines, counters):
+    node = Asked("netproxy", page_of(engines, counters))
+    assert not drift_of(node).differences
+    run("nft", "delete", "element", "ip", "netproxy-counters", "traffic", "{ 10.96.0.1 . tcp . 80 }")
+    [found] = drift_of(node).differences
+    assert (found.place, found.owner.name) == ("table ip netproxy-counters", "Service default/web")
+    run("nft", "delete", "table", "ip6", "netproxy-counters")
+    assert [each.place for each in drift_of(node).differences][1:] == ["table ip6 netproxy-counters"]
 
 
 @pytest.mark.parametrize("part", ["elements", "rules"])

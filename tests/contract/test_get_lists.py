@@ -3,15 +3,16 @@
 import json
 
 import pytest
-from rules_and_overlays import FOREIGN, Asked, engines, overlay, overlay_node, page_of, record, run, variant
+from rules_and_overlays import FOREIGN, Asked, counters, engines, overlay, overlay_node, page_of, record, run, variant
 from schemas import validated
 
 from controlloop.client import UnreachableError
+from controlloop.family import Family
 from netagent.instance import FIRST
 from netctl.get import overlay_lists, rule_list
 from netctl.node import LiveNode
 
-__all__ = ["engines", "overlay", "variant"]
+__all__ = ["counters", "engines", "overlay", "variant"]
 
 
 def shown(capsys, code, expected=0):
@@ -48,17 +49,12 @@ def test_a_table_of_rules_fits_80_columns_and_cuts_visibly(engines, capsys):
     assert "..." in text
 
 
-def test_rules_count(engines, variant, capsys):
-    items = document(capsys, rule_list.show(Asked("netproxy", page_of(engines)), "", "json"))
-    counted = [item for item in items if item["packets"] is not None]
-    assert (len(counted) == len(items)) == (variant != "nftables")
-    if variant == "nftables":
-        assert {item["chain"] for item in counted} == {
-            "@connections",
-            "@traffic",
-            "@node-port-connections",
-            "@node-port-traffic",
-        }
+def test_rules_count(engines, counters, variant, capsys):
+    items = document(capsys, rule_list.show(Asked("netproxy", page_of(engines, counters)), "", "json"))
+    counts = {item["place"]: item["packets"] is not None for item in items if item["chain"].startswith(("@", "NET"))}
+    beside = {counts.pop(f"{family.nft} netproxy-counters") for family in Family}
+    assert (beside, set(counts.values())) == ({True}, {variant != "nftables"})
+    assert None not in {item["owner"] for item in items}
 
 
 def test_without_the_daemon_rules_are_listed_without_owners(engines, tmp_path, capsys):

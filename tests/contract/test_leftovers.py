@@ -11,6 +11,8 @@ from controlloop.iptables.kernel import Variant
 from controlloop.reconcile import reconcile
 from proxy import leftovers as module
 from proxy.config import ProxyMode
+from proxy.counting.desired import CountingPlanner
+from proxy.counting.kernel import CountingBackend
 from proxy.iptables.desired import IptablesPlanner
 from proxy.iptables.kernel import IptablesBackend, holds_kube_proxy
 from proxy.leftovers import cleanup, leftovers, remove_rules, tell_of_kube_proxy
@@ -33,7 +35,8 @@ def family(request):
 
 async def write_everything(family):
     surroundings = Surroundings(family)
-    held = [(NftablesPlanner(surroundings), NftablesBackend(family))]
+    held = [(CountingPlanner(surroundings), CountingBackend(family))]
+    held += [(NftablesPlanner(surroundings), NftablesBackend(family))]
     held += [(IptablesPlanner(surroundings), IptablesBackend(family, each)) for each in Variant]
     for planner, backend in held:
         await reconcile(lambda p=planner: p.objects, backend)
@@ -50,20 +53,20 @@ async def test_in_iptables_mode_the_hosts_variant_stays(family, variant, monkeyp
 
     monkeypatch.setattr(module, "detect_variant", the_hosts)
     held = await write_everything(family)
-    assert not await remove_rules(await leftovers(ProxyMode.IPTABLES))
-    assert await whole(held) == [False, variant is Variant.NFT, variant is Variant.LEGACY]
+    assert not await remove_rules(await leftovers(ProxyMode.IPTABLES, counts=False))
+    assert await whole(held) == [False, False, variant is Variant.NFT, variant is Variant.LEGACY]
 
 
 async def test_in_nftables_mode_both_variants_go(family):
     held = await write_everything(family)
-    assert not await remove_rules(await leftovers(ProxyMode.NFTABLES))
-    assert await whole(held) == [True, False, False]
+    assert not await remove_rules(await leftovers(ProxyMode.NFTABLES, counts=True))
+    assert await whole(held) == [True, True, False, False]
 
 
 async def test_cleanup_leaves_nothing(family):
     held = await write_everything(family)
     await cleanup()
-    assert [dict(await backend.dump()) for _, backend in held] == [{}, {}, {}]
+    assert [dict(await backend.dump()) for _, backend in held] == [{}, {}, {}, {}]
 
 
 async def test_rules_of_kube_proxy_are_told_and_stay(family, variant, caplog):

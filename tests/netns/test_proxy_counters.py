@@ -5,7 +5,7 @@ from signal import SIGTERM
 
 import pytest
 from deadline import eventually
-from proxy_lab import NODE, bring_up_proxy
+from proxy_lab import NODE, VARIANTS, bring_up_proxy
 
 pytestmark = pytest.mark.kube_proxy("gap 5.7-12")
 
@@ -14,9 +14,9 @@ LABELS = '{namespace="default",service="counted",port="main",protocol="tcp"}'
 CALLS = 5
 
 
-@pytest.fixture(scope="module")
-def proxy():
-    made = bring_up_proxy("nftables", flags=["--service-counters"], name="counts")
+@pytest.fixture(scope="module", params=VARIANTS)
+def proxy(request):
+    made = bring_up_proxy(request.param, flags=["--service-counters"], name="counts")
     yield made
     made.down()
 
@@ -29,7 +29,7 @@ def counted(proxy):
 
 def in_kernel(proxy):
     """Connections. /metrics may be a second old."""
-    listed = json.loads(proxy.sh("nft --json list set ip netproxy connections"))["nftables"]
+    listed = json.loads(proxy.sh("nft --json list set ip netproxy-counters connections"))["nftables"]
     (elements,) = (each["set"]["elem"] for each in listed if "set" in each)
     (packets,) = (each["elem"]["counter"]["packets"] for each in elements if ADDRESS in each["elem"]["val"]["concat"])
     return packets
@@ -45,10 +45,18 @@ def changed(proxy):
 
 
 def damaged(proxy):
-    before = proxy.repairs()
-    table = "ip netproxy"
-    proxy.sh(f"nft delete element {table} services {{ {ADDRESS} . tcp . 80 }} ; nft flush chain {table} services")
-    eventually(lambda: proxy.repairs() >= before + 2)
+    before = repairs(proxy)
+    chain = "chain ip netproxy-counters count-connections"
+    proxy.sh(f"nft flush {chain}")
+    eventually(lambda: repairs(proxy) > before and "to a service" in proxy.sh(f"nft list {chain}"))
+
+
+def audits(proxy):
+    return proxy.status()["rules"]["counters-ip"]["audits"]
+
+
+def repairs(proxy):
+    return proxy.status()["rules"]["counters-ip"]["repaired"]
 
 
 def restarted(proxy):
@@ -74,12 +82,22 @@ def test_what_is_counted_outlives(proxy, event):
 def test_traffic_is_no_drift(proxy):
     proxy.serve("counted", ADDRESS, ["pod-1-1"])
     proxy.answers(ADDRESS, ["pod-1-1"])
-    repairs = proxy.repairs()
-    audits = proxy.status()["rules"]["nftables-ip"]["audits"]
+    mended, looked = repairs(proxy), audits(proxy)
     for _ in range(CALLS):
         proxy.call("pod-1-3", ADDRESS)
     # After a set that is not ours, all is looked at.
-    proxy.sh("nft add set ip netproxy guest '{ type mark; }'")
-    eventually(lambda: proxy.status()["rules"]["nftables-ip"]["audits"] > audits)
-    eventually(lambda: proxy.is_ready() and proxy.repairs() > repairs)
-    assert proxy.repairs() == repairs + 1
+    proxy.sh("nft add set ip netproxy-counters guest '{ type mark; }'")
+    eventually(lambda: audits(proxy) > looked)
+    eventually(lambda: proxy.is_ready() and repairs(proxy) > mended)
+    assert repairs(proxy) == mended + 1
+
+
+def test_a_daemon_that_does_not_count_takes_the_table_away(proxy, monkeypatch):
+    proxy.stop(NODE, "netproxy", SIGTERM)
+    monkeypatch.setattr(proxy, "flags", ())
+    proxy.start_daemons([(NODE, "netproxy")])
+    eventually(lambda: "netproxy-counters" not in proxy.sh("nft list tables"))
+    proxy.stop(NODE, "netproxy", SIGTERM)
+    monkeypatch.undo()
+    proxy.start_daemons([(NODE, "netproxy")])
+    eventually(lambda: "netproxy-counters" in proxy.sh("nft list tables"))

@@ -6,12 +6,14 @@ import pytest
 from manifests import port, service, slices
 from namespace import inside
 from network import ADDRESSES
-from rig import only_nftables
 
+from controlloop.delta import Delta
 from controlloop.family import Family
-from proxy.nftables.kernel import NftablesBackend, read_counts
+from controlloop.reconcile import reconcile
+from proxy.counting.desired import CountingPlanner
+from proxy.counting.kernel import CountingBackend, read_counts
 
-pytestmark = [only_nftables, pytest.mark.kube_proxy("gap 5.7-12")]
+pytestmark = pytest.mark.kube_proxy("gap 5.7-12")
 
 both_families = pytest.mark.parametrize("family", Family)
 
@@ -21,10 +23,37 @@ WITH_HEADERS = 1.2 * THERE_AND_BACK
 """Less than what is counted when one direction is counted twice."""
 
 
-@pytest.fixture(autouse=True)
-def _from_zero(rig):
-    """A place counts for as long as it is there."""
-    rig.given()
+class Counting:
+    """Counts beside a proxy of any variant."""
+
+    def __init__(self, rig):
+        self.rig = rig
+        self.backends = {family: CountingBackend(family) for family in Family}
+
+    def follow(self):
+        """What the rig serves by now."""
+        for family, backend in self.backends.items():
+            planner = CountingPlanner(self.rig.surroundings[family])
+            planner.replace_all(self.rig.frontends, Delta())
+            with inside(self.rig.namespace):
+                asyncio.run(reconcile(lambda planner=planner: planner.objects, backend))
+
+    def given(self, *objects, **surroundings):
+        self.rig.given(*objects, **surroundings)
+        self.follow()
+
+    def end(self):
+        with inside(self.rig.namespace):
+            for backend in self.backends.values():
+                asyncio.run(backend.cleanup())
+        assert counts(self.rig) == {}
+
+
+@pytest.fixture
+def counting(rig):
+    made = Counting(rig)
+    yield made
+    made.end()
 
 
 def counts(rig):
@@ -42,10 +71,6 @@ def cluster_ip(family, protocol="tcp"):
     return f"{ADDRESSES['cluster-ip'][family]} . {protocol} . 80"
 
 
-def given(rig, *pods, **spec):
-    rig.given(service(**spec), slices(*pods), service_counters=True)
-
-
 @both_families
 @pytest.mark.parametrize(
     ("caller", "server"),
@@ -58,8 +83,8 @@ def given(rig, *pods, **spec):
         pytest.param("node-1", "node-1", id="from-this-node-to-itself"),
     ],
 )
-def test_each_packet_counts_once(rig, family, caller, server):
-    given(rig, server)
+def test_each_packet_counts_once(rig, counting, family, caller, server):
+    counting.given(service(), slices(server))
     for _ in range(3):
         assert rig.echo(DATA, caller, "cluster-ip", 80, family=family) == len(DATA)
     connections, size = counted(rig, family, cluster_ip(family))
@@ -69,10 +94,10 @@ def test_each_packet_counts_once(rig, family, caller, server):
 
 @both_families
 @pytest.mark.parametrize("served", [("node-1",), None], ids=["at-one-address", "at-all-addresses"])
-def test_a_call_to_a_node_port_counts_there_alone(rig, family, served):
+def test_a_call_to_a_node_port_counts_there_alone(rig, counting, family, served):
     addresses = served and (lambda each: frozenset(ADDRESSES[name][each] for name in served))
     made = service(type="NodePort", ports=[port(node=30080)])
-    rig.given(made, slices("pod-2-1"), service_counters=True, node_port_addresses=addresses)
+    counting.given(made, slices("pod-2-1"), node_port_addresses=addresses)
     assert rig.echo(DATA, "client", "node-1", 30080, family=family) == len(DATA)
     connections, size = counted(rig, family, "tcp . 30080")
     assert connections == 1
@@ -82,10 +107,8 @@ def test_a_call_to_a_node_port_counts_there_alone(rig, family, served):
 
 @both_families
 @pytest.mark.parametrize("protocol", ["UDP", "SCTP"])
-def test_protocols_without_connections_count_flows(rig, family, protocol):
-    rig.given(
-        service(ports=[port(protocol=protocol)]), slices("pod-2-1", ports=[port(8080, protocol)]), service_counters=True
-    )
+def test_protocols_without_connections_count_flows(rig, counting, family, protocol):
+    counting.given(service(ports=[port(protocol=protocol)]), slices("pod-2-1", ports=[port(8080, protocol)]))
     for _ in range(2):
         (call,) = rig.call("pod-1-3", "cluster-ip", 80, protocol=protocol.lower(), family=family)
         assert call.outcome == "pod-2-1"
@@ -95,38 +118,27 @@ def test_protocols_without_connections_count_flows(rig, family, protocol):
 
 
 @both_families
-def test_refused_calls_do_not_count(rig, family):
-    given(rig)
+def test_refused_calls_do_not_count(rig, counting, family):
+    counting.given(service(), slices())
     (call,) = rig.call("pod-1-3", "cluster-ip", 80, family=family)
     assert call.outcome == "refused"
     assert counted(rig, family, cluster_ip(family)) == (0, 0)
 
 
 @both_families
-def test_counts_outlive_changes_and_repairs(rig, family):
-    given(rig, "pod-1-1")
+def test_counts_outlive_changes(rig, counting, family):
+    counting.given(service(), slices("pod-1-1"))
     assert rig.echo(DATA, "pod-1-3", "cluster-ip", 80, family=family) == len(DATA)
     _, size_before = counted(rig, family, cluster_ip(family))
     rig.add(slices("pod-2-1"))
     rig.add(service(sessionAffinity="ClientIP"))
     rig.add(slices())
-    rig.surround(service_counters=True, masquerade_all=True)
+    rig.surround(masquerade_all=True)
     rig.add(service("other", "cluster-ip-2"), slices("pod-1-2", of="other"))
-    backend = NftablesBackend(family, service_counters=True)
-    with inside(rig.namespace):
-        assert asyncio.run(backend.dump()) == rig.planners[family].objects
-    # All is read back and compared, and what differs is written: here the elements of another Service.
+    counting.follow()
     rig.remove(service("other", "cluster-ip-2"))
     rig.restart(service(), slices("pod-2-1"))
+    counting.follow()
     connections, size = counted(rig, family, cluster_ip(family))
     assert connections == 1
     assert THERE_AND_BACK < size_before <= size
-
-
-def test_without_the_flag_nothing_is_left_of_it(rig):
-    given(rig, "pod-1-1")
-    rig.given(service(), slices("pod-1-1"))
-    assert counts(rig) == {}
-    with inside(rig.namespace):
-        for family in Family:
-            assert asyncio.run(NftablesBackend(family).dump()) == rig.planners[family].objects

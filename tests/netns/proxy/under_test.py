@@ -63,7 +63,7 @@ class Proxy:
 
     def _backend(self, family):
         if self.mode == "nftables":
-            return NftablesBackend(family, service_counters=self.surroundings[family].service_counters)
+            return NftablesBackend(family)
         return IptablesBackend(family, Variant(self.variant.removeprefix("iptables-")))
 
     def _node_port_addresses(self, family):
@@ -91,6 +91,11 @@ class Proxy:
     def service_cidrs(family):
         return (SERVICE_NETWORKS[family],)
 
+    @property
+    def frontends(self):
+        """Of every Service."""
+        return [(service, self.tracker.frontends(service)) for service in sorted(self._served)]
+
     def given(self, *objects, options=None, zone="zone-a", **surroundings):
         """These objects and no others, on a node with such surroundings (`surround`)."""
         self.node = replace(self.node, zone=zone)
@@ -110,8 +115,6 @@ class Proxy:
         for family in Family:
             self.surroundings[family] = self._surroundings(family, **surroundings)
             self.planners[family].settle(self.surroundings[family], delta[family])
-            if self.mode == "nftables":
-                self.backends[family] = self._backend(family)
 
     def add(self, *objects):
         """Make or change objects."""

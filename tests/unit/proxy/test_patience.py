@@ -38,7 +38,7 @@ class BusyEngine:
 
 async def test_what_was_refused_is_tried_again_while_audits_are_asked_for_all_the_time():
     engine = BusyEngine()
-    auditing = asyncio.create_task(Rules({Family.V4: engine}, 0.01).keep_auditing())
+    auditing = asyncio.create_task(Rules({Family.V4: engine}, {}, 0.01).keep_auditing())
     async with asyncio.timeout(PATIENCE_S):
         await engine.retried.wait()
     auditing.cancel()

@@ -28,7 +28,7 @@ def rules_of(planner_type):
     for service, frontends in five_services().items():
         for planner in planners.values():
             planner.replace(service, frontends, Delta())
-    return Rules({family: Engine(planner.objects) for family, planner in planners.items()}, 30)
+    return Rules({family: Engine(planner.objects) for family, planner in planners.items()}, {}, 30)
 
 
 @pytest.mark.kube_proxy("6.1-26")

@@ -325,36 +325,3 @@ def test_deltas_lead_to_the_desired_state_and_it_does_not_depend_on_history(hist
         again.replace(service, some, Delta())
     assert again.objects == planner.objects
     assert not diff(again.objects, state)
-
-
-COUNTING = ("connections", "traffic", "node-port-connections", "node-port-traffic")
-
-
-def test_places_are_counted_by_flag_alone():
-    plain, _ = planned(frontend("10.244.1.2"), node_port("10.244.1.2"))
-    counting, _ = planned(frontend("10.244.1.2"), node_port("10.244.1.2"), service_counters=True)
-    assert plain.objects.items() < counting.objects.items()
-    added = {key.name for key in counting.objects.keys() - plain.objects.keys() if key.kind != "chain"}
-    assert added == {*COUNTING}
-    for kind in "connections", "traffic":
-        assert elements(counting.objects, kind) == {"10.96.0.1 . tcp . 80": ""}
-        assert elements(counting.objects, f"node-port-{kind}") == {"tcp . 30080": ""}
-
-
-def test_no_change_of_a_frontend_touches_its_counts():
-    planner, _ = planned(frontend("10.244.1.2"), service_counters=True)
-    for now in frontend("10.244.1.3"), frontend(), frontend("10.244.1.2", affinity_s=60, balance=Balance.ROUND_ROBIN):
-        delta = Delta()
-        planner.replace(WEB, [now], delta)
-        assert delta
-        assert not {key.name for key in delta.put.keys() | delta.drop.keys()} & {*COUNTING}
-
-
-def test_counting_comes_and_goes_with_the_surroundings():
-    planner, _ = planned(frontend("10.244.1.2"))
-    before = dict(planner.objects)
-    for counts in True, False:
-        planner.settle(Surroundings(Family.V4, pods=PODS, service_counters=counts), Delta())
-        counting, _ = planned(frontend("10.244.1.2"), service_counters=counts)
-        assert planner.objects == counting.objects
-    assert planner.objects == before

@@ -1,10 +1,12 @@
-"""Connections and bytes by called place, where `service_counters` is on. Pure.
+"""Connections and bytes by called place. Pure.
 
 Elements are places that clients call. They do not change with endpoints, and nothing of ours writes them again while
 a place is there: what they counted stays. Who was called is asked of conntrack, behind all that could refuse a packet.
 
     postrouting, input (nat)      the first packet of each connection to an endpoint: `connections`
     postrouting, input (filter)   every packet of it, in both directions: `traffic`
+
+Conntrack knows a translated connection whoever translated it, rules of nftables or of either iptables.
 """
 
 from collections.abc import Iterator
@@ -13,7 +15,8 @@ from typing import NamedTuple
 from controlloop.address import host
 from controlloop.nft.state import Chain, Container, Hook, Key, Rule, Value, labelled
 from proxy.frontends import Frontend, Protocol, Scope
-from proxy.nftables import names
+from proxy.nftables.constant import ADDRESS_TYPE, node_port_addresses, simple_set
+from proxy.nftables.names import NODE_PORT_ADDRESSES
 from proxy.node import Surroundings
 
 BEFORE_SRCNAT, AFTER_SRCNAT = 99, 101
@@ -45,7 +48,10 @@ def types(kind: Kind, address_type: str) -> Iterator[tuple[str, str]]:
     yield kind.at_node_ports, port
 
 
-def constant_objects(surroundings: Surroundings, address_type: str) -> Iterator[tuple[Key, Value]]:
+def constant_objects(surroundings: Surroundings) -> Iterator[tuple[Key, Value]]:
+    address_type = ADDRESS_TYPE[surroundings.family]
+    yield Key("container", NODE_PORT_ADDRESSES), simple_set(address_type)
+    yield from node_port_addresses(surroundings)
     for kind in CONNECTIONS, TRAFFIC:
         for name, type_ in types(kind, address_type):
             yield Key("container", name), Container("set", type_, f"type {type_}; counter", counts=True)
@@ -70,7 +76,7 @@ def hooks() -> Iterator[tuple[Key, Chain]]:
 def counting(kind: Kind, surroundings: Surroundings) -> Iterator[Rule]:
     """The type of `ct original proto-dst` is known to nft 1.0.6 only behind a protocol: hence rules for each."""
     address, port = f"ct original {surroundings.family.nft} daddr", "meta l4proto . ct original proto-dst"
-    at_node = "" if surroundings.node_port_addresses is None else f"{address} @{names.NODE_PORT_ADDRESSES} "
+    at_node = "" if surroundings.node_port_addresses is None else f"{address} @{NODE_PORT_ADDRESSES} "
     for protocol in Protocol:
         is_it = f"meta l4proto {protocol.value}"
         yield labelled("to a service", f"{is_it} {address} . {port} @{kind.at_services} return")
