@@ -11,7 +11,7 @@ from netctl.findings.neighbor_table import NeighborTable
 
 Json = Mapping[str, Any]
 
-OURS = re.compile(r"netproxy|netagent[0-9]*")
+OURS = re.compile(r"netproxy(-counters)?|netagent[0-9]*")
 IPTABLES_TABLES = frozenset({"filter", "nat", "mangle", "raw", "security"})
 """Tables that iptables-nft keeps in families ip and ip6; iptables-nft-save shows them."""
 TARGET = re.compile(r'"target": "([^"]+)"')

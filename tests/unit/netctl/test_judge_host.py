@@ -237,6 +237,7 @@ def test_tables_of_ours_and_of_iptables_are_not_foreign():
 
     hooked = {"hook": "forward", "prio": 0}
     chains = [chain("ip", "netproxy", **hooked), chain("ip", "netagent2", **hooked), chain("ip6", "nat", **hooked)]
+    chains += [chain("ip", "netproxy-counters", **hooked)]
     chains += [chain("inet", "filter", **hooked), chain("ip", "idle"), chain("ip", "other", **hooked)]
     assert foreign_tables({"nftables": chains}) == [("inet", "filter"), ("ip", "other")]
 
