@@ -7,7 +7,13 @@ import os
 import shutil
 import subprocess
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from queue import SimpleQueue
+from threading import Thread
+from typing import IO, TypeVar
+
+T = TypeVar("T")
 
 SEARCH_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 NOT_INSTALLED = 127
@@ -48,23 +54,34 @@ async def run(argv: Sequence[str], stdin: bytes = b"", *, environment: Mapping[s
     """Run one program to its end and give back its stdout; CommandError when it fails.
 
     `environment` is added to the clean one.
+    """
+    process = started(argv, stdin, environment or {})
+    del stdin  # the program needs memory now
+    return await outcome(argv, process)
+
+
+async def outcome(argv: Sequence[str], process: subprocess.Popen[bytes]) -> bytes:
+    """What `run` gives back, of a program that was started."""
+    stdout, stderr = await beside(process, process.communicate)
+    if process.returncode:
+        raise CommandError(argv, process.returncode, stderr.decode(errors="replace"))
+    return stdout
+
+
+async def beside(process: subprocess.Popen[bytes], work: Callable[[], T]) -> T:
+    """Let a thread wait for the program, that is, do what ends when the program does.
 
     When the caller is cancelled the program is ended too: an unsupervised writer must not outlive its daemon.
     """
     import asyncio  # noqa: PLC0415 - 25 ms that netctl need not wait for
 
-    process = started(argv, stdin, environment or {})
-    del stdin  # the program needs memory now
-    ended = asyncio.ensure_future(asyncio.to_thread(process.communicate))
+    done = asyncio.ensure_future(asyncio.to_thread(work))
     try:
-        stdout, stderr = await asyncio.shield(ended)
+        return await asyncio.shield(done)
     except asyncio.CancelledError:
         process.kill()
-        await ended
+        await asyncio.gather(done, return_exceptions=True)
         raise
-    if process.returncode:
-        raise CommandError(argv, process.returncode, stderr.decode(errors="replace"))
-    return stdout
 
 
 def started(argv: Sequence[str], stdin: bytes, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -76,12 +93,58 @@ def started(argv: Sequence[str], stdin: bytes, environment: Mapping[str, str]) -
     with os.fdopen(os.memfd_create("stdin"), "w+b") as fed:
         fed.write(stdin)
         fed.seek(0)
-        process = subprocess.Popen(
-            [find(argv[0]), *argv[1:]],
-            stdin=fed,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**clean_environment(), **environment},
-        )
+        return reading_from(fed, argv, environment)
+
+
+def reading_from(
+    stdin: IO[bytes] | int, argv: Sequence[str], environment: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(
+        [find(argv[0]), *argv[1:]],
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**clean_environment(), **environment},
+    )
     own_processes.append(process.pid)
     return process
+
+
+class Fed:
+    """A program that reads what it is to do piece by piece, while that is still being made.
+
+    When we are gone it reads no more: it has to leave all undone then.
+    """
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        self._argv = argv
+        self._process = reading_from(subprocess.PIPE, argv, {})
+        self._texts: SimpleQueue[bytes] = SimpleQueue()
+        # Nobody waits for this thread at our exit, which a program that does not read would hold up.
+        self._thread = Thread(target=self._write, daemon=True)
+        self._thread.start()
+
+    def feed(self, text: bytes) -> None:
+        """Never waits, and whether the program is still there is not asked."""
+        self._texts.put(text)
+
+    def _write(self) -> None:
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            while text := self._texts.get():
+                self._process.stdin.write(text)
+                self._process.stdin.flush()
+
+    async def end(self, text: bytes) -> None:
+        """Feed the last of it, and let the program end: CommandError when it fails."""
+        self.feed(text)
+        self.feed(b"")
+        await beside(self._process, self._thread.join)
+        await outcome(self._argv, self._process)
+
+    def abandon(self) -> None:
+        """End it where it is."""
+        self._process.kill()
+        self.feed(b"")
+        self._thread.join()
+        self._process.communicate()

@@ -14,15 +14,17 @@ from collections.abc import Collection, Mapping
 from enum import Enum
 from pathlib import Path
 
-from controlloop.command import CommandError, find, run
+from controlloop.command import CommandError, Fed, find, run
 from controlloop.delta import Delta
 from controlloop.family import Family
 from controlloop.iptables.chains import Key, Owned, Rules
 from controlloop.iptables.listing import parse
-from controlloop.iptables.transaction import render
+from controlloop.iptables.transaction import render, render_part
 from controlloop.nft.names import chains_of
 
 LOCK_WAIT_S = 5
+AHEAD = "nat"
+"""The table of which changes go ahead of others."""
 NO_CHAIN = 1
 """Exit status for a chain that is not there."""
 NO_TABLE = "Table does not exist"
@@ -63,6 +65,8 @@ class IptablesChains:
         self._owned = owned
         self._family = family
         self._variant = variant
+        self._begun: Fed | None = None
+        """A transaction of table AHEAD that is under way."""
 
     async def variant(self) -> Variant:
         if self._variant is None:
@@ -73,14 +77,27 @@ class IptablesChains:
         return program_name(self._family, await self.variant(), action)
 
     async def dump(self) -> Mapping[Key, Rules]:
-        """CommandError when a table cannot be read, for instance one in which nft put what iptables cannot say."""
+        """CommandError when a table cannot be read, for instance one in which nft put what iptables cannot say.
+
+        A transaction that is under way is given up.
+        """
+        if self._begun:
+            self._begun.abandon()
+            self._begun = None
+        return parse((await self._saved()).decode(errors="replace"), self._owned)
+
+    async def is_blank(self) -> bool:
+        """There is no chain of ours. A jump to us is not there without its chain."""
+        saved = await self._saved()
+        return not any(b"\n:" + prefix.encode() in saved for prefix in self._owned.prefixes)
+
+    async def _saved(self) -> bytes:
         program = await self._program("save")
         # Each table is named: only root may read the list of tables in /proc/net.
-        tables = await asyncio.gather(*(_saved(program, table) for table in await self._tables()))
-        return parse(b"".join(tables).decode(errors="replace"), self._owned)
+        return b"".join(await asyncio.gather(*(_saved(program, table) for table in await self._tables())))
 
     async def _tables(self) -> Collection[str]:
-        """Those that may have something of ours. A jump to us is not there without its chain."""
+        """Those that may have something of ours."""
         tables = self._owned.tables
         if await self.variant() is Variant.LEGACY or (chains := await chains_in_nf_tables(self._family)) is None:
             return tables
@@ -101,16 +118,32 @@ class IptablesChains:
             found |= parse(f"*{table}\n{listing.decode(errors='replace')}", self._owned)
         return found
 
+    async def begin(self, delta: Delta[Key, Rules]) -> None:
+        """Let the program read changes of table AHEAD while those that follow are made; `apply` writes all of them.
+
+        It holds the lock of iptables-legacy from now on. When we end before `apply`, nothing is changed.
+        """
+        text = render_part(AHEAD, delta, self._owned)
+        if self._begun is None:
+            self._begun, text = Fed(await self._restore()), f"*{AHEAD}\n{text}"
+        self._begun.feed(text.encode())
+
     async def apply(self, delta: Delta[Key, Rules]) -> None:
         """CommandError with the refused line. That table is unchanged then; an earlier one has its changes."""
-        text = render(delta, self._owned)
-        if not text:
-            return
-        program = await self._program("restore")
+        begun, self._begun = self._begun, None
+        if begun:
+            await begun.end(render(delta, self._owned, AHEAD).encode())
+        elif text := render(delta, self._owned):
+            await self._write(text)
+
+    async def _write(self, text: str) -> None:
         try:
-            await run([program, "--noflush", "--wait", str(LOCK_WAIT_S)], text.encode())
+            await run(await self._restore(), text.encode())
         except CommandError as error:
             raise CommandError(error.argv, error.returncode, _with_line(error.stderr, text)) from error
+
+    async def _restore(self) -> list[str]:
+        return [await self._program("restore"), "--noflush", "--wait", str(LOCK_WAIT_S)]
 
     async def cleanup(self) -> None:
         await self.apply(Delta(drop=dict(await self.dump())))

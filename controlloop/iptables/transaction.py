@@ -15,18 +15,25 @@ TABLES = ("raw", "nat", "filter")
 for the end of its refusal."""
 
 
-def render(delta: Delta[Key, Rules], owned: Owned) -> str:
-    """One transaction for each table with changes; empty without any."""
-    lines = [line for table in TABLES for line in _transaction(table, delta, owned)]
+def render(delta: Delta[Key, Rules], owned: Owned, begun: str = "") -> str:
+    """One transaction for each table with changes; empty without any. That of the table `begun` is under way."""
+    lines: list[str] = []
+    for table in sorted(TABLES, key=lambda table: table != begun):
+        if changes := list(_changes(table, delta, owned)):
+            lines += changes if table == begun else [f"*{table}", *changes]
+        if changes or table == begun:
+            lines.append("COMMIT")
     return "\n".join([*lines, ""])
 
 
-def _transaction(table: str, delta: Delta[Key, Rules], owned: Owned) -> Iterator[str]:
+def render_part(table: str, delta: Delta[Key, Rules], owned: Owned) -> str:
+    """Changes in the midst of a transaction."""
+    return "\n".join([*_changes(table, delta, owned), ""])
+
+
+def _changes(table: str, delta: Delta[Key, Rules], owned: Owned) -> Iterator[str]:
     keys = sorted((key for key in delta.put.keys() | delta.drop.keys() if key[0] == table), reverse=True)
-    if not keys:
-        return
     ours = [key for key in keys if owned.is_ours(key[1])]
-    yield f"*{table}"
     for key in _targets_first(ours, delta.put):
         yield f":{key[1]} - [0:0]"
         if rules := delta.put.get(key):
@@ -38,7 +45,6 @@ def _transaction(table: str, delta: Delta[Key, Rules], owned: Owned) -> Iterator
     for key in ours:
         if key not in delta.put:
             yield f"-X {key[1]}"
-    yield "COMMIT"
 
 
 def _targets_first(keys: list[Key], put: Mapping[Key, Rules]) -> list[Key]:
