@@ -1,12 +1,19 @@
-"""Walks through rules that a kernel has listed: the five services of tests/golden, in both modes."""
+"""Walks through rules as a kernel lists them: the five services of tests/golden, in both modes.
+
+The rules are the kernel's; what else a walk asks of a node is answered here.
+"""
 
 import re
+import subprocess
+from functools import cache
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import msgspec
 import pytest
+from namespace import fresh_namespace
 
+from controlloop.family import Family
 from netctl.explain.explanation import Explanation
 from netctl.explain.rules import chain_in
 from netctl.explain.walk import Notes, Packet, Place, RouteAnswer
@@ -14,10 +21,10 @@ from netctl.explain.walk_hooks import Journey
 from netctl.explain.walk_iptables import IptablesRules
 from netctl.explain.walk_nftables import nft_tables
 from netctl.explain.walk_overlay import Hop
+from proxy.iptables.address_sets import AddressSets
 
-HERE = Path(__file__).parent
-CAPTURED = HERE / "captured"
-GOLDEN = HERE.parent.parent / "golden" / "five_services.nft"
+GOLDEN = Path(__file__).parents[1] / "golden"
+OF_NFTABLES, OF_IPTABLES = GOLDEN / "five_services.nft", GOLDEN / "five_services.iptables"
 
 CONTAINER = re.compile(r"\t(?:map|set) (\S+) \{[^}]*?elements = \{([^}]*)\}")
 ROUTES = {"10.244.1.0/24": "cni0", "10.244.0.0/16": "flannel.1", "0.0.0.0/0": "eth0"}
@@ -26,7 +33,7 @@ LOCAL = ("192.0.2.1", "127.0.0.1")
 
 def golden_elements():
     found = {}
-    for name, text in CONTAINER.findall(GOLDEN.read_text()):
+    for name, text in CONTAINER.findall(OF_NFTABLES.read_text()):
         for item in filter(None, (part.strip() for part in text.split(","))):
             key, _, value = item.partition(" : ")
             found[name, key] = value
@@ -63,14 +70,33 @@ class Sight:
         return None
 
 
+@cache
+def listed_by_nft():
+    with fresh_namespace():
+        printed("nft", "--file", str(OF_NFTABLES))
+        return printed("nft", "--json", "--terse", "list", "ruleset", "ip")
+
+
+@cache
+def saved_by_iptables():
+    golden = OF_IPTABLES.read_text()
+    with fresh_namespace():
+        AddressSets(Family.V4, "NETPROXY-4-").make(set(re.findall(r"-set (NETPROXY-4-\S+)", golden)))
+        printed("iptables-legacy-restore", stdin=golden)
+        return printed("iptables-legacy-save")
+
+
+def printed(*argv, stdin=""):
+    return subprocess.run(argv, input=stdin.encode(), check=True, capture_output=True).stdout
+
+
 def nftables(sight):
-    listing = msgspec.json.decode((CAPTURED / "five_services.json").read_bytes())
+    listing = msgspec.json.decode(listed_by_nft())
     return nft_tables(listing["nftables"], frozenset({"ip"}), sight)
 
 
 def iptables(sight):
-    saved = (CAPTURED / "five_services.iptables-save").read_bytes()
-    tables = {part.partition(b"\n")[0].decode(): b"\n" + part for part in saved.split(b"*")[1:]}
+    tables = {part.partition(b"\n")[0].decode(): b"\n" + part for part in saved_by_iptables().split(b"*")[1:]}
     return [IptablesRules(tables, lambda table, chain: chain_in(tables[table], chain), sight, "iptables-legacy")]
 
 
