@@ -170,7 +170,8 @@ def test_a_store_that_was_restored_gets_what_it_lacks_and_its_word_counts_for_th
     eventually(lambda: lab.leases() == before and not mentions(lab, "node-1"))
     exchange_store(lab, tmp_path / "older")
     eventually(lambda: lab.leases() == {**before, f"{FOREIGN}-24": json.loads(FOREIGN_LEASE)})
-    eventually(lambda: len(mentions(lab, "node-1")) == 3)
+    for name in lab.spec.node_names:
+        eventually(lambda name=name: len(mentions(lab, name)) == 3)
     eventually(lambda: all_pods_answer(lab))
 
 
