@@ -7,7 +7,7 @@ from iptables_ruleset import Ruleset
 from controlloop.delta import Delta, diff
 from controlloop.iptables.chains import Owned
 from controlloop.iptables.listing import parse
-from controlloop.iptables.transaction import render
+from controlloop.iptables.transaction import render, render_part
 
 OURS = Owned(("NETPROXY-",))
 
@@ -56,6 +56,17 @@ def test_the_difference_leads_from_any_state_to_any_other(actual, desired):
     """The stand-in refuses a jump to an unknown chain and the deletion of one in use, as the kernel does."""
     ruleset = loaded(actual)
     ruleset.restore(render(diff(desired, actual), OURS))
+    assert parse(ruleset.save(), OURS) == desired
+    assert FOREIGN in ruleset.chains["nat", "OUTPUT"]
+
+
+@given(states(), states())
+def test_a_transaction_that_is_under_way_is_gone_on_with_and_others_follow(ahead, desired):
+    """Chains to which nothing leads went ahead, some of them not as they are to be in the end."""
+    ahead = {key: ("-j RETURN",) for key in ahead if key[0] == "nat" and OURS.is_ours(key[1])}
+    ruleset = loaded({})
+    part = render_part("nat", Delta(put=ahead), OURS)
+    ruleset.restore(f"*nat\n{part}{render(diff(desired, ahead), OURS, 'nat')}")
     assert parse(ruleset.save(), OURS) == desired
     assert FOREIGN in ruleset.chains["nat", "OUTPUT"]
     assert FOREIGN in ruleset.chains["filter", "INPUT"]
