@@ -1,10 +1,11 @@
 """The firewall as the running agent keeps it."""
 
 import sys
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
-from deadline import eventually
+from deadline import becomes, eventually
 
 from controlloop.client import get_json
 
@@ -51,7 +52,7 @@ def test_rules_that_somebody_takes_away_come_back(cluster, drift):
     before = rules(node)
     assert all(before)
     node.run(drift.split())
-    eventually(lambda: rules(node) == before)
+    becomes(lambda: rules(node), before)
 
 
 def rules(node):
@@ -77,5 +78,5 @@ def test_whoever_keeps_taking_them_away_is_named_and_peace_brings_them_back(clus
             assert status(node)["waiting_for"] == "firewall rules that somebody keeps undoing"
         finally:
             process.kill()
-    eventually(lambda: rules(node) == before)
-    eventually(lambda: status(node)["ready"])
+    becomes(lambda: rules(node), before)
+    eventually(lambda: status(node), that=itemgetter("ready"))

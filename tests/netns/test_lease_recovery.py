@@ -5,7 +5,7 @@ import shutil
 from signal import SIGTERM
 
 import pytest
-from deadline import eventually
+from deadline import becomes, eventually
 from overlay_lab import overlay_lab
 
 from lab.cluster import NETWORK_CONFIG_KEY, SUBNETS_KEY
@@ -34,8 +34,11 @@ def etcdctl(lab, *arguments):
     return lab.host("etcd").run(["etcdctl", "--endpoints", ETCD_URL, *arguments])
 
 
-def all_pods_answer(lab):
-    return all(all(answered.values()) for _, answered in ping_all(lab))
+def unanswered(lab):
+    """(pod, pod) of each ping that got no answer."""
+    return [
+        (source, to) for source, answered in ping_all(lab) for to, is_answered in answered.items() if not is_answered
+    ]
 
 
 def overlay(lab, name):
@@ -47,6 +50,15 @@ def overlay(lab, name):
 
 def mentions(lab, name):
     return [line for line in overlay(lab, name) if FOREIGN in line or "10.10.0.77" in line]
+
+
+def follows(lab, name):
+    """Until the node has a route, a neighbor and an FDB entry of the foreign peer."""
+    eventually(lambda: mentions(lab, name), that=lambda found: len(found) == 3)
+
+
+def forgets(lab, name):
+    becomes(lambda: mentions(lab, name), [])
 
 
 def key_of(lab, name):
@@ -63,7 +75,7 @@ def test_a_pod_that_is_made_again_is_reached_and_reaches_others(lab):
     remove_pod(node, pod)
     assert not lab.host("pod-1-1").succeeds(["ping", "-c1", "-W1", str(before)])
     lab.attach_pod("node-2", "pod-2-1")
-    eventually(lambda: all_pods_answer(lab))
+    becomes(lambda: unanswered(lab), [])
 
 
 @pytest.mark.flannel("27")
@@ -72,48 +84,49 @@ def test_agents_restarted_in_turn_keep_their_subnets(lab):
     for name in lab.spec.node_names:
         text = (lab.host(name).run_dir / "flannel/subnet.env").read_text()
         lab.stop(name, "netagent", SIGTERM)
-        assert all_pods_answer(lab)
+        assert unanswered(lab) == []
         lab.start_daemons([(name, "netagent")])
         assert (lab.host(name).run_dir / "flannel/subnet.env").read_text() == text
     assert lab.leases() == before
-    eventually(lambda: all_pods_answer(lab))
+    becomes(lambda: unanswered(lab), [])
 
 
 @pytest.mark.flannel("40", "B4")
 def test_a_peer_that_went_while_the_agent_was_away_is_gone_after_its_start_and_foreign_routes_stay(lab):
     lab.put(f"{SUBNETS_KEY}/{FOREIGN}-24", FOREIGN_LEASE)
-    eventually(lambda: len(mentions(lab, "node-1")) == 3)
+    follows(lab, "node-1")
     lab.host("node-1").run(["ip", "route", "add", "198.51.100.0/24", "via", "10.10.255.2", "proto", "static"])
     lab.stop("node-1", "netagent", SIGTERM)
     etcdctl(lab, "del", f"{SUBNETS_KEY}/{FOREIGN}-24")
-    eventually(lambda: not mentions(lab, "node-2"))
+    forgets(lab, "node-2")
     assert len(mentions(lab, "node-1")) == 3
     lab.start_daemons([("node-1", "netagent")])
-    eventually(lambda: not mentions(lab, "node-1"))
+    forgets(lab, "node-1")
     assert any(line.startswith("198.51.100.0/24 ") for line in overlay(lab, "node-1"))
 
 
 @pytest.mark.flannel("37", "A5")
 def test_a_peer_that_moved_while_the_agent_was_away_is_followed_after_its_start(lab):
     lab.put(f"{SUBNETS_KEY}/{FOREIGN}-24", FOREIGN_LEASE)
-    eventually(lambda: len(mentions(lab, "node-1")) == 3)
+    follows(lab, "node-1")
     lab.stop("node-1", "netagent", SIGTERM)
     moved = FOREIGN_LEASE.replace("10.10.0.77", "10.10.0.78").replace("00:77", "00:78")
     lab.put(f"{SUBNETS_KEY}/{FOREIGN}-24", moved)
     lab.start_daemons([("node-1", "netagent")])
-    eventually(lambda: "02:00:00:00:00:78 dst 10.10.0.78 self permanent" in overlay(lab, "node-1"))
+    moved_to = "02:00:00:00:00:78 dst 10.10.0.78 self permanent"
+    eventually(lambda: overlay(lab, "node-1"), that=lambda lines: moved_to in lines)
     assert not [line for line in overlay(lab, "node-1") if "00:77" in line or "10.10.0.77" in line]
     etcdctl(lab, "del", f"{SUBNETS_KEY}/{FOREIGN}-24")
-    eventually(lambda: not mentions(lab, "node-1"))
+    forgets(lab, "node-1")
 
 
 @pytest.mark.flannel("35", "A12")
 def test_an_own_key_that_somebody_deletes_is_written_again_for_the_same_subnet(lab):
     before, process = lab.leases(), lab.process("node-1", "netagent")
     etcdctl(lab, "del", f"{SUBNETS_KEY}/{key_of(lab, 'node-1')}")
-    eventually(lambda: lab.leases() == before)
+    becomes(lab.leases, before)
     assert process.is_alive()
-    eventually(lambda: all_pods_answer(lab))
+    becomes(lambda: unanswered(lab), [])
 
 
 def lease_id(lab, key):
@@ -133,7 +146,7 @@ def test_a_reservation_survives_its_agents_start(lab):
     lab.start_daemons([("node-2", "netagent")])
     assert key_of(lab, "node-2") == key
     assert not lease_id(lab, key)
-    eventually(lambda: all_pods_answer(lab))
+    becomes(lambda: unanswered(lab), [])
 
 
 def exchange_store(lab, older=None):
@@ -151,8 +164,8 @@ def test_a_store_that_was_emptied_gets_the_same_leases_again(lab):
     before, config = lab.leases(), etcdctl(lab, "get", "--print-value-only", NETWORK_CONFIG_KEY).strip()
     exchange_store(lab)
     lab.put(NETWORK_CONFIG_KEY, config)
-    eventually(lambda: lab.leases() == before)
-    eventually(lambda: all_pods_answer(lab))
+    becomes(lab.leases, before)
+    becomes(lambda: unanswered(lab), [])
 
 
 @pytest.mark.flannel("34")
@@ -167,12 +180,13 @@ def test_a_store_that_was_restored_gets_what_it_lacks_and_its_word_counts_for_th
     lab.start_etcd()
     lab.start_daemons([("node-1", "netagent")])
     etcdctl(lab, "del", f"{SUBNETS_KEY}/{FOREIGN}-24")
-    eventually(lambda: lab.leases() == before and not mentions(lab, "node-1"))
+    becomes(lab.leases, before)
+    forgets(lab, "node-1")
     exchange_store(lab, tmp_path / "older")
-    eventually(lambda: lab.leases() == {**before, f"{FOREIGN}-24": json.loads(FOREIGN_LEASE)})
+    becomes(lab.leases, {**before, f"{FOREIGN}-24": json.loads(FOREIGN_LEASE)})
     for name in lab.spec.node_names:
-        eventually(lambda name=name: len(mentions(lab, name)) == 3)
-    eventually(lambda: all_pods_answer(lab))
+        follows(lab, name)
+    becomes(lambda: unanswered(lab), [])
 
 
 @pytest.fixture
@@ -191,22 +205,22 @@ def test_an_etcd_that_is_cut_off_without_a_word_is_missed_and_found_again(lab, n
     log = lab.log_of("node-2", "netagent")
     told = log.stat().st_size
     lab.put(f"{SUBNETS_KEY}/{FOREIGN}-24", FOREIGN_LEASE)
-    eventually(lambda: b"leases are not followed" in log.read_bytes()[told:])
+    eventually(lambda: log.read_bytes()[told:], that=lambda said: b"leases are not followed" in said)
     no_packets_to_node_2()
-    eventually(lambda: len(mentions(lab, "node-2")) == 3)
+    follows(lab, "node-2")
     etcdctl(lab, "del", f"{SUBNETS_KEY}/{FOREIGN}-24")
-    eventually(lambda: not mentions(lab, "node-2"))
+    forgets(lab, "node-2")
 
 
 @pytest.mark.flannel("35", "A11")
 def test_a_stolen_lease_is_noticed_and_replaced_and_the_thief_is_named(lab):
     stolen = key_of(lab, "node-2")
     lab.put(f"{SUBNETS_KEY}/{stolen}", FOREIGN_LEASE)
-    eventually(lambda: stolen != key_of(lab, "node-2"))
+    eventually(lambda: key_of(lab, "node-2"), that=lambda key: key != stolen)
     assert lab.leases()[stolen]["PublicIP"] == "10.10.0.77"
     assert "wrote something else into it, for 10.10.0.77" in lab.log_of("node-2", "netagent").read_text()
     # The bridge is the pods' and still has an address of the other subnet.
     remove_pod(lab.host("node-2"), lab.host("pod-2-1"))
     lab.host("node-2").run(["ip", "link", "del", "cni0"])
     lab.attach_pod("node-2", "pod-2-1")
-    eventually(lambda: all_pods_answer(lab))
+    becomes(lambda: unanswered(lab), [])

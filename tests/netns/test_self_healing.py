@@ -2,6 +2,7 @@
 
 import json
 import time
+from operator import itemgetter
 from signal import SIGTERM
 
 import pytest
@@ -65,6 +66,10 @@ def is_ready(node):
     return status(node)["ready"]
 
 
+def gets_ready(node):
+    eventually(lambda: status(node), that=itemgetter("ready"))
+
+
 def pings(lab):
     return lab.host("pod-1-1").succeeds(["ping", "-c1", "-W1", str(lab.pod_address("pod-2-1"))])
 
@@ -117,8 +122,8 @@ def test_drift_is_repaired_at_once_and_counted(lab, node, peer, what):
     sh(node, command.format(**peer))
     took_ms = comes_back(lab, node, before)
     print(f"\n{what}: seen back after {took_ms:.0f} ms")
-    eventually(lambda: status(node)["repairs"].get(kind, 0) > repairs)
-    eventually(lambda: is_ready(node))
+    eventually(lambda: status(node)["repairs"], that=lambda counted: counted.get(kind, 0) > repairs)
+    gets_ready(node)
 
 
 @pytest.mark.flannel("39", "B2")
@@ -128,7 +133,7 @@ def test_an_underlay_that_was_down_carries_the_overlay_again(lab, node):
     sh(node, "ip link set eth0 up")
     sh(node, "ip route add default via 10.10.255.2")
     comes_back(lab, node, before)
-    eventually(lambda: is_ready(node))
+    gets_ready(node)
 
 
 def replace_nic(lab, name, address):
@@ -150,7 +155,7 @@ def test_a_nic_that_was_deleted_and_made_again_gets_its_overlay_back_with_the_sa
     took_ms = comes_back(lab, other, before)
     print(f"\nNIC made again: seen back after {took_ms:.0f} ms")
     assert lab.leases() == leases
-    eventually(lambda: is_ready(other))
+    gets_ready(other)
 
 
 @pytest.mark.flannel("B6")
@@ -162,10 +167,10 @@ def test_a_new_address_of_the_underlay_is_published_in_place_and_used(lab, other
         sh(other, "ip route replace default via 10.10.255.2")
         moved = {**before, "vxlan": {**before["vxlan"], "local": new}}
         eventually(lambda moved=moved: matches(other, moved))
-        eventually(lambda new=new: new in {lease["PublicIP"] for lease in lab.leases().values()})
+        eventually(lab.leases, that=lambda found, new=new: new in {lease["PublicIP"] for lease in found.values()})
         assert lab.leases().keys() == leases.keys()
         eventually(lambda: pings(lab))
-        eventually(lambda: is_ready(other))
+        gets_ready(other)
     assert overlay_of(other) == before
     assert lab.leases() == leases
 
@@ -184,7 +189,7 @@ def test_another_writer_that_keeps_undoing_us_is_named_and_not_fought_without_en
     assert (found[0]["code"], "undone" in found[0]["reason"]) == ("NN108", True)
     assert "repairs held back" in lab.log_of("node-1", "netagent").read_text()
     eventually(lambda: pings(lab))
-    eventually(lambda: is_ready(node))
+    gets_ready(node)
 
 
 def test_a_storm_of_foreign_changes_costs_little_and_drift_behind_it_is_found(lab, node, peer):
@@ -197,7 +202,7 @@ def test_a_storm_of_foreign_changes_costs_little_and_drift_behind_it_is_found(la
     sh(node, "ip neigh flush dev eth0 nud permanent")
     sh(node, f"ip route del {peer['subnet']}")
     comes_back(lab, node, before)
-    eventually(lambda: is_ready(node))
+    gets_ready(node)
 
 
 def attempts(lab):
@@ -216,4 +221,4 @@ def test_a_registry_that_is_away_makes_a_node_unready_and_its_return_ready(lab, 
         assert 1 <= attempts(lab) - tries < 60, "it asks again and again without a pause"
     finally:
         lab.start_etcd()
-    eventually(lambda: is_ready(node))
+    gets_ready(node)
