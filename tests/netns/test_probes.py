@@ -15,6 +15,9 @@ from lab.wiring import ip
 WAIT_S = 200.0
 """A turn, the questions that follow a miss, and a slow machine."""
 
+OTHERS = ("node-2", "node-3", "node-4")
+"""Of node-1, which is asked what it sees."""
+
 WRONG_CHECKSUMS = """
 import socket, struct
 raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP)
@@ -25,7 +28,7 @@ for _ in range(20):
 
 @pytest.fixture(scope="module")
 def cluster():
-    made = bring_up(nodes=2, pods_per_node=1, mode="nftables")
+    made = bring_up(nodes=4, pods_per_node=0, mode="nftables")
     yield made
     made.down()
 
@@ -34,88 +37,60 @@ def page(cluster, node, name):
     return get_json(cluster.host(node).run_dir / "nodenet" / "netagent.sock", name)
 
 
-def only_peer(cluster, node):
-    (peer,) = page(cluster, node, "/peers")["items"]
+def address(cluster, node):
+    return str(cluster.spec.attached[node].ip)
+
+
+def peer_of(cluster, node, other):
+    """What `node` knows of another."""
+    [peer] = [
+        each for each in page(cluster, node, "/peers")["items"] if each["public_ips"] == [address(cluster, other)]
+    ]
     return peer
 
 
-def becomes(cluster, node, reach):
-    def asked():
-        peer = only_peer(cluster, node)
-        return peer if peer["reach"] == reach else None
-
-    return eventually(asked, WAIT_S)
+def gets(cluster, other, reach):
+    """Until node-1 sees it so."""
+    return eventually(lambda: peer_of(cluster, "node-1", other), WAIT_S, that=lambda peer: peer["reach"] == reach)
 
 
 def findings(cluster, node):
     return {found["name"]: found for found in page(cluster, node, "/status")["findings"]}
 
 
-def port_of_node_2(cluster, *change):
-    ip("-n", cluster.spec.namespace("switch"), "link", "set", "node-2", *change)
+def port_of(cluster, node, *change):
+    ip("-n", cluster.spec.namespace("switch"), "link", "set", node, *change)
+
+
+def restart_node_4(cluster, *flags):
+    node = cluster.host("node-4")
+    cluster.stop("node-4", "netagent", signal.SIGTERM)
+    cluster.start(node, "netagent", [*cluster.daemon_argv("node-4", "netagent"), *flags])
+    sock = node.run_dir / "nodenet" / "netagent.sock"
+    eventually(lambda: page(cluster, "node-4", "/status")["ready"] if sock.is_socket() else None)
 
 
 def test_peers_answer_each_other_and_are_told_with_what_leads_to_them(cluster):
-    for node, other in (("node-1", "10.10.0.2"), ("node-2", "10.10.0.1")):
-        peer = becomes(cluster, node, "reachable")
-        assert peer["public_ips"] == [other]
+    for other in OTHERS:
+        peer = gets(cluster, other, "reachable")
         assert cluster.leases()[peer["key"]]["BackendData"]["VtepMAC"] == peer["mac"]
         assert (peer["device"], peer["programmed"], peer["skipped"]) == ("flannel.1", True, None)
         assert 0 < peer["rtt_ms"] < 1000
+    for node in cluster.spec.node_names:
         assert findings(cluster, node) == {}
-
-
-def test_a_link_that_is_cut_makes_the_peer_lost_and_the_answer_after_it_reachable(cluster):
-    key = becomes(cluster, "node-1", "reachable")["key"]
-    port_of_node_2(cluster, "down")
-    try:
-        peer = becomes(cluster, "node-1", "lost")
-        assert peer["last_answer"] <= peer["lost_since"]
-        assert peer["programmed"]
-        assert findings(cluster, "node-1")[key]["code"] == "NN104"
-        assert findings(cluster, "node-1")[key]["since"] == pytest.approx(peer["lost_since"], abs=0.1)
-    finally:
-        port_of_node_2(cluster, "up")
-    assert becomes(cluster, "node-1", "reachable")["lost_since"] is None
-    eventually(lambda: findings(cluster, "node-1") == {})
-
-
-def test_an_underlay_that_takes_no_full_packet_is_named_and_remedied(cluster):
-    key = becomes(cluster, "node-1", "reachable")["key"]
-    port_of_node_2(cluster, "mtu", "1400")
-    try:
-        found = eventually(lambda: findings(cluster, "node-1").get(key), WAIT_S)
-        assert found["reason"] == "MTU: packets of 1450 bytes do not arrive, small ones do"
-        assert (found["code"], "MTU" in found["remedy"]) == ("NN105", True)
-        assert only_peer(cluster, "node-1")["reach"] == "reachable"
-    finally:
-        port_of_node_2(cluster, "mtu", "1500")
-    eventually(lambda: not findings(cluster, "node-1"), WAIT_S)
-
-
-def test_udp_that_comes_with_wrong_checksums_is_named_with_the_flag_that_helps(cluster):
-    assert "UDP checksums" not in findings(cluster, "node-1")
-    cluster.host("node-2").run([sys.executable, "-c", WRONG_CHECKSUMS])
-
-    def told():
-        """Of all of them: the first look may come while they are still being sent."""
-        found = findings(cluster, "node-1").get("UDP checksums")
-        return found if found and found["reason"].startswith("20 datagrams with a wrong checksum ") else None
-
-    found = eventually(told, WAIT_S)
-    assert (found["code"], "--tx-checksum-off" in found["remedy"]) == ("NN106", True)
 
 
 def test_netctl_lists_peers_and_leases(cluster):
     node = cluster.host("node-1")
-    key = becomes(cluster, "node-1", "reachable")["key"]
-    title, row = node.run(["netctl", "peers"]).splitlines()
+    keys = {gets(cluster, other, "reachable")["key"]: address(cluster, other) for other in OTHERS}
+    title, *rows = node.run(["netctl", "peers"]).splitlines()
     assert title.split()[0] == "PEER"
-    assert row.split()[:4] == [key, "10.10.0.2", "yes", "reachable"]
-    assert node.run(["netctl", "peers", "-o", "name"]) == f"peer/{key}\n"
+    shown = sorted(row.split()[:4] for row in rows)
+    assert shown == sorted([key, at, "yes", "reachable"] for key, at in keys.items())
+    assert sorted(node.run(["netctl", "peers", "-o", "name"]).split()) == sorted(f"peer/{key}" for key in keys)
     leases = json.loads(node.run(["netctl", "leases", "-o", "json"]))
     own = {each["key"]: each["own"] for each in leases["items"]}
-    assert own == dict.fromkeys(cluster.leases(), True) | {key: False}
+    assert own == dict.fromkeys(cluster.leases(), True) | dict.fromkeys(keys, False)
 
 
 @pytest.mark.flannel("47")
@@ -126,8 +101,8 @@ def test_netctl_lists_peers_and_leases(cluster):
             "netagent",
             [
                 "netagent_ready 1",
-                "netagent_peers 1",
-                "netagent_leases 2",
+                "netagent_peers 3",
+                "netagent_leases 4",
                 'netagent_paths{reach="lost"} 0',
                 'netagent_drift_repairs_total{kind="nftables-ip"} 0',
                 "netagent_notification_overflows_total 0",
@@ -140,7 +115,8 @@ def test_netctl_lists_peers_and_leases(cluster):
     ],
 )
 def test_metrics_come_from_the_socket(cluster, daemon, lines):
-    becomes(cluster, "node-1", "reachable")
+    for other in OTHERS:
+        gets(cluster, other, "reachable")
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(cluster.host("node-1").run_dir / "nodenet" / f"{daemon}.sock"))
         client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -150,34 +126,73 @@ def test_metrics_come_from_the_socket(cluster, daemon, lines):
         assert f"\n{line}\n" in answer
 
 
-@pytest.fixture
-def other_flags(cluster):
-    """node-2's agent as its operator wants it differently, and as it was again afterwards."""
-    node, plain = cluster.host("node-2"), cluster.daemon_argv("node-2", "netagent")
+# From here on all others are in trouble, each in its own way: who waits for one turn of questions waits for all.
 
-    def restart(*flags):
-        cluster.stop("node-2", "netagent", signal.SIGTERM)
-        cluster.start(node, "netagent", [*plain, *flags])
-        eventually(lambda: page(cluster, "node-2", "/status")["ready"] if sock.is_socket() else None)
 
-    sock = node.run_dir / "nodenet" / "netagent.sock"
-    yield restart
-    restart()
+@pytest.fixture(scope="module")
+def troubled(cluster):
+    """node-2's cable is pulled, that of node-3 takes no full packet, node-4 does not answer; node-1 gets bad UDP."""
+    for other in OTHERS:
+        gets(cluster, other, "reachable")
+    assert findings(cluster, "node-1") == {}
+    cluster.host("node-2").run([sys.executable, "-c", WRONG_CHECKSUMS])
+    port_of(cluster, "node-2", "down")
+    port_of(cluster, "node-3", "mtu", "1400")
+    restart_node_4(cluster, "--healthz-ip=10.10.0.4", "--healthz-port=10254", "--tx-checksum-off", "--no-probe")
+    return cluster
+
+
+def test_a_peer_whose_link_is_cut_is_lost(troubled):
+    peer = gets(troubled, "node-2", "lost")
+    assert peer["last_answer"] <= peer["lost_since"]
+    assert peer["programmed"]
+    found = findings(troubled, "node-1")[peer["key"]]
+    assert found["code"] == "NN104"
+    assert found["since"] == pytest.approx(peer["lost_since"], abs=0.1)
+
+
+def test_an_underlay_that_takes_no_full_packet_is_named(troubled):
+    key = peer_of(troubled, "node-1", "node-3")["key"]
+    found = eventually(lambda: findings(troubled, "node-1"), WAIT_S, that=lambda found: key in found)[key]
+    assert found["reason"] == "MTU: packets of 1450 bytes do not arrive, small ones do"
+    assert (found["code"], "MTU" in found["remedy"]) == ("NN105", True)
+    assert peer_of(troubled, "node-1", "node-3")["reach"] == "reachable"
+
+
+def test_udp_that_comes_with_wrong_checksums_is_named_with_the_flag_that_helps(troubled):
+    """Of all of them: the first look may come while they are still being sent."""
+    told = "20 datagrams with a wrong checksum "
+    found = eventually(
+        lambda: findings(troubled, "node-1").get("UDP checksums"),
+        WAIT_S,
+        that=lambda found: found and found["reason"].startswith(told),
+    )
+    assert (found["code"], "--tx-checksum-off" in found["remedy"]) == ("NN106", True)
 
 
 def asked_from_node_1(cluster, path):
-    code = f"import urllib.request as r; print(r.urlopen('http://10.10.0.2:10254{path}').read().decode())"
+    code = f"import urllib.request as r; print(r.urlopen('http://10.10.0.4:10254{path}').read().decode())"
     return cluster.host("node-1").run([sys.executable, "-c", code])
 
 
-def test_flags_open_a_port_switch_probes_off_and_offload_too(cluster, other_flags):
-    other_flags("--healthz-ip=10.10.0.2", "--healthz-port=10254", "--tx-checksum-off", "--no-probe")
-    assert asked_from_node_1(cluster, "/readyz") == "ok\n\n"
-    metrics = asked_from_node_1(cluster, "/metrics")
-    assert "netagent_peers 1\n" in metrics
+def test_flags_open_a_port_switch_probes_off_and_offload_too(troubled):
+    assert asked_from_node_1(troubled, "/readyz") == "ok\n\n"
+    metrics = asked_from_node_1(troubled, "/metrics")
+    assert "netagent_peers 3\n" in metrics
     assert "netagent_paths" not in metrics
-    assert ":8478 " not in cluster.host("node-2").run(["ss", "-Huln"])
-    assert only_peer(cluster, "node-2")["reach"] is None
+    node = troubled.host("node-4")
+    assert ":8478 " not in node.run(["ss", "-Huln"])
+    assert [peer["reach"] for peer in page(troubled, "node-4", "/peers")["items"]] == [None] * 3
     offload = "from netagent.offload import tx_checksum; print(tx_checksum('flannel.1'))"
-    assert cluster.host("node-2").run([sys.executable, "-c", offload]) == "False\n"
-    becomes(cluster, "node-1", "lost")
+    assert node.run([sys.executable, "-c", offload]) == "False\n"
+    gets(troubled, "node-4", "lost")
+
+
+def test_who_answers_again_is_reachable_and_what_was_found_is_gone(troubled):
+    """But for the checksums: those of the last minute count."""
+    port_of(troubled, "node-2", "up")
+    port_of(troubled, "node-3", "mtu", "1500")
+    restart_node_4(troubled)
+    for other in OTHERS:
+        assert gets(troubled, other, "reachable")["lost_since"] is None
+    eventually(lambda: findings(troubled, "node-1"), WAIT_S, that=lambda found: found.keys() <= {"UDP checksums"})
