@@ -9,7 +9,7 @@ from pathlib import Path
 
 from api_thread import URL, ServerThread
 from apiserver import node
-from deadline import eventually
+from deadline import becomes
 from namespace import inside
 
 from controlloop.client import UnreachableError, get_json
@@ -180,7 +180,7 @@ class ProxyLab(Cluster):
 
     def answers(self, address, pods, *, caller="pod-1-3", port=80):
         """Wait until it is answered by these and no others."""
-        eventually(lambda: {self.call(caller, address, port, within_s=0.5) for _ in range(6 * len(pods))} == set(pods))
+        becomes(lambda: {self.call(caller, address, port, within_s=0.5) for _ in range(6 * len(pods))}, set(pods))
 
 
 def forget_late_answers(held):

@@ -4,6 +4,7 @@ In IPv4 over VXLAN: test_self_healing.
 """
 
 import json
+from operator import itemgetter
 
 import pytest
 from agent_pair import agents, cluster, needs_wireguard, pod
@@ -185,7 +186,7 @@ def test_drift_is_repaired_and_packets_flow(running, case):
     running.break_it(BACKENDS[backend][1][what])
     eventually(lambda: is_back(running, before))
     eventually(running.flows)
-    eventually(running.is_ready)
+    eventually(running.status, that=itemgetter("ready"))
 
 
 def is_back(running, before):

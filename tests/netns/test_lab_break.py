@@ -59,10 +59,10 @@ def test_a_fault_raises_its_finding_until_it_is_healed(cluster, broken, name):
     fault = FAULTS[name]
     where = broken(name)
     node = cluster.host(seen_on(fault, cluster.spec, where))
-    eventually(lambda: fault.code in codes(node, *fault.look))
+    eventually(lambda: codes(node, *fault.look), that=lambda found: fault.code in found)
     judge_traffic(cluster, name)
     assert [healed.name for healed, _ in heal_lab(cluster)] == [name]
-    eventually(lambda: fault.code not in codes(node, *fault.look))
+    eventually(lambda: codes(node, *fault.look), that=lambda found: fault.code not in found)
     eventually(lambda: pods_talk(cluster))
 
 
@@ -71,7 +71,7 @@ def test_traffic_comes_back_before_a_finding_that_fades(cluster, broken, name):
     """Those look at the last minute, so that a fault that comes and goes does not flicker."""
     fault = FAULTS[name]
     broken(name)
-    eventually(lambda: fault.code in codes(cluster.host("node-2"), *fault.look))
+    eventually(lambda: codes(cluster.host("node-2"), *fault.look), that=lambda found: fault.code in found)
     list(heal_lab(cluster))
     eventually(lambda: pods_talk(cluster))
 

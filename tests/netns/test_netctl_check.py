@@ -8,7 +8,7 @@ from pathlib import Path
 from signal import Signals
 
 import pytest
-from deadline import PATIENCE_S, eventually
+from deadline import PATIENCE_S, becomes, eventually
 from namespace import fresh_namespace
 from whole_lab import bring_up
 
@@ -83,7 +83,7 @@ def served(node):
 
 def test_a_healthy_lab_has_no_findings(cluster):
     for node in cluster.nodes:
-        eventually(lambda node=node: served(node) == "net: ok (1 peers, 1 pinged; 1 Services called)\n")
+        becomes(lambda node=node: served(node), "net: ok (1 peers, 1 pinged; 1 Services called)\n")
         assert checked(node, "host") == (0, [])
         assert node.run([NETCTL, "status"]).startswith(f"{node.name}: ok\n")
         assert node.run([NETCTL, "wait", "--for=ready", "--timeout", "30"]) == ""
@@ -128,7 +128,7 @@ def test_a_service_whose_endpoint_does_not_listen_is_found(cluster):
     pod = next(pod for _, pod in cluster.spec.all_pods)
     apply(cluster, service("deaf", "10.96.0.11"), endpoint_slice("deaf", cluster, [pod], port=9))
     node = cluster.host("node-1")
-    eventually(lambda: checked(node, "net") == (1, ["NN210"]))
+    becomes(lambda: checked(node, "net"), (1, ["NN210"]))
     said = node.run([NETCTL, "check", "net"], check=False)
     assert "  ! NN210 Service does not answer: 10.96.0.11:80/tcp" in said
     assert "      a connection from this node: refused\n      next: netctl explain 10.96.0.11:80/tcp\n" in said

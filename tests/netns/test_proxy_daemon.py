@@ -6,7 +6,7 @@ import re
 from signal import SIGTERM
 
 import pytest
-from deadline import eventually
+from deadline import becomes, eventually
 from proxy_lab import NODE, own_node
 
 from lab.ready import NotStartedError
@@ -34,10 +34,10 @@ def test_a_node_that_is_about_to_go_is_alive_and_not_healthy(proxy):
     going = own_node()
     going["spec"]["taints"] = [{"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}]
     proxy.put_objects("nodes", going)
-    eventually(lambda: proxy.page(f"{HEALTHZ}/healthz", "client")[0] == 503)
+    eventually(lambda: proxy.page(f"{HEALTHZ}/healthz", "client"), that=lambda page: page[0] == 503)
     assert proxy.page(f"{HEALTHZ}/livez", "client")[0] == 200
     proxy.put_objects("nodes", own_node())
-    eventually(lambda: proxy.page(f"{HEALTHZ}/healthz", "client")[0] == 200)
+    eventually(lambda: proxy.page(f"{HEALTHZ}/healthz", "client"), that=lambda page: page[0] == 200)
 
 
 def test_metrics_can_be_read_and_count_what_happens_under_the_names_of_kube_proxy(proxy):
@@ -79,11 +79,11 @@ def test_a_load_balancer_is_told_whether_this_node_has_endpoints(proxy):
     if proxy.variant != "nftables":
         proxy.sh(closed % "-A")
     proxy.serve("balanced", "10.96.30.2", ["pod-1-1", "pod-1-2"], **balanced)
-    eventually(lambda: health_check(proxy) == (200, 2))
+    becomes(lambda: health_check(proxy), (200, 2))
     proxy.answers("10.96.31.1", ["pod-1-1", "pod-1-2"], caller="client")
     leaving = {"ready": False, "serving": True, "terminating": True}
     proxy.back("balanced", ["pod-1-1", "pod-1-2"], by_pod={"pod-1-1": leaving, "pod-1-2": leaving})
-    eventually(lambda: health_check(proxy) == (503, 0))
+    becomes(lambda: health_check(proxy), (503, 0))
     proxy.answers("10.96.31.1", ["pod-1-1", "pod-1-2"], caller="client")
     proxy.take_away("balanced")
     eventually(lambda: proxy.page(HEALTH_CHECK, "client")[0] == 0)
@@ -133,13 +133,14 @@ def test_a_start_is_an_event(proxy):
     assert event["regarding"]["name"] == NODE
 
 
-def test_a_port_that_must_be_had_and_cannot_is_the_last_event_of_a_daemon(proxy):
+def test_a_port_that_must_be_had_and_cannot_is_the_last_event_of_a_daemon(proxy, tmp_path_factory):
     proxy.stop(NODE, "netproxy", SIGTERM)
     taken = proxy.node.popen(["python3", "-m", "http.server", "--bind", "127.0.0.1", "10249"])
     proxy.flags = ("--bind-address-hard-fail",)
     try:
         eventually(lambda: proxy.page(METRICS)[0] == 200)
-        with pytest.raises(NotStartedError, match="10249"):
+        of_this_run = re.escape(str(tmp_path_factory.getbasetemp()))
+        with pytest.raises(NotStartedError, match=rf"10249.* \(its log: {of_this_run}/"):
             proxy.start_daemons([(NODE, "netproxy")])
         (event,) = proxy.events("FailedToStartMetricServer")
         assert "10249" in event["note"]
@@ -162,7 +163,7 @@ def test_while_the_api_server_is_away_all_goes_on_and_what_changed_meanwhile_arr
         eventually(lambda: proxy.status()["source"]["away"])
         assert proxy.is_ready(), "the kernel holds what was last asked for"
         assert proxy.call("pod-1-3", "10.96.30.4") == "pod-1-1"
-    eventually(lambda: proxy.call("pod-1-3", "10.96.30.4", within_s=0.5) == "pod-1-2")
+    becomes(lambda: proxy.call("pod-1-3", "10.96.30.4", within_s=0.5), "pod-1-2")
     eventually(lambda: not proxy.status()["source"]["away"])
     assert proxy.call("pod-1-3", "10.96.30.5", within_s=0.3) != "pod-1-1"
     proxy.take_away("lasting")

@@ -7,7 +7,7 @@ from pathlib import Path
 from signal import SIGKILL, SIGTERM
 
 import pytest
-from deadline import PATIENCE_S, eventually
+from deadline import PATIENCE_S, becomes, eventually
 from proxy_lab import LOOK_AGAIN_S, NODE
 
 from lab.workload import BARE_PYTHON, RESPONDER
@@ -59,7 +59,7 @@ def target(proxy, request):
 
 
 def from_now_on(ask, answer):
-    eventually(lambda: ask(LOOK_AGAIN_S) == answer)
+    becomes(lambda: ask(LOOK_AGAIN_S), answer)
     assert [ask() for _ in range(3)] == [answer] * 3
 
 
@@ -97,7 +97,7 @@ def test_a_service_that_is_deleted_has_no_flows_either(target):
     with target.datagrams() as ask:
         from_now_on(ask, "pod-1-1")
         target.lab.take_away(target.name)
-        eventually(lambda: not ask(LOOK_AGAIN_S).startswith("pod"))
+        eventually(lambda: ask(LOOK_AGAIN_S), that=lambda said: not said.startswith("pod"))
 
 
 @pytest.mark.kube_proxy("6.2-32")
@@ -120,7 +120,7 @@ def test_an_endpoint_that_terminates_keeps_its_flows_until_it_is_gone(target):
         from_now_on(ask, "pod-1-1")
         leaving = {"pod-1-1": {"ready": False, "serving": True, "terminating": True}}
         target.back(["pod-1-1", "pod-1-2"], by_pod=leaving)
-        eventually(lambda: target.answers_new() == "pod-1-2")
+        becomes(target.answers_new, "pod-1-2")
         assert ask() == "pod-1-1"
         target.back(["pod-1-2"])
         from_now_on(ask, "pod-1-2")
@@ -180,7 +180,7 @@ def test_a_terminating_endpoint_gets_no_new_connection_and_keeps_the_old_ones(pr
     proxy.answers(address, ["pod-1-2"])
     assert echoes(connection)
     proxy.back(name, ["pod-1-2"])
-    eventually(lambda: proxy.status()["pending"] == 0)
+    becomes(lambda: proxy.status()["pending"], 0)
     assert echoes(connection), "without a drain time nobody ends what works"
 
 
