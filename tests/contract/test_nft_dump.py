@@ -45,3 +45,19 @@ def test_what_stays_is_not_missed_when_something_goes_meanwhile(elements, monkey
 
     monkeypatch.setattr(dump, "many_elements", interrupted)
     assert elements() == STAYING
+
+
+def test_what_stays_is_not_missed_when_the_set_is_put_in_another_order_meanwhile(elements, monkeypatch):
+    """The kernel does so when it has grown, some time after the change that made it grow."""
+    coming = [f"10.2.{high}.{low}" for high in range(20) for low in range(250)]
+    growing = iter([f"add element ip test numbers {{ {', '.join(coming)} }}"])
+    read = dump.many_elements
+
+    def interrupted(*message):
+        for line in growing:
+            nft(line)
+        return read(*message)
+
+    monkeypatch.setattr(dump, "many_elements", interrupted)
+    monkeypatch.setattr(dump, "GENERATION", slice(0))  # nothing tells of the change but the order
+    assert elements() >= STAYING
