@@ -103,8 +103,9 @@ class RuleSync(Generic[K, V]):
         self._services = _Services()
         self._unknown = True
         """Whether the kernel may hold anything: before the first sync and after a failure."""
-        self._much_drifted = False
         self._verified = False
+        self._look_again = False
+        """What is mended now was not all, or was never seen to be right."""
         self._look_put_off = False
         self._vain_looks = BURST
         """Audits in a row that found nothing: after few of them, one that is put off might find something."""
@@ -183,7 +184,7 @@ class RuleSync(Generic[K, V]):
         After a failure the kernel's state is unknown, so the next sync reads it back, whatever it is asked for.
         """
         started = time.monotonic()
-        full = resync or self._unknown or self._much_drifted
+        full = resync or self._unknown
         if self._retry_due:
             self._plan_quarantined()
         try:
@@ -193,8 +194,9 @@ class RuleSync(Generic[K, V]):
             self.stats.failures += isinstance(error, Exception)
             raise
         self._unknown = False
-        if full:
-            self._much_drifted = False
+        if self._look_again:
+            self._look_again = False
+            self._ask_for_audit()
         for service in self._services.written():
             if self.quarantined.pop(service, None):
                 self.history.note(f"service {service}", "no longer quarantined", trigger="kernel")
@@ -324,7 +326,7 @@ class RuleSync(Generic[K, V]):
         found, self._drift = self._drift, {}
         if drift.everything:
             # What is missing may be what the known drift refers to: the audit finds both, and they go in together.
-            self._ask_for_audit()
+            self._look_again = True
             return found
         found |= drift.actual
         if drift.unread:
@@ -338,13 +340,14 @@ class RuleSync(Generic[K, V]):
         waits: list[float] = []
         mended: list[K] = []
         fights = self._limiter.fights if found else {}
+        is_much = len(found) > MOST  # found by an audit, which is held back as a whole
         for key, actual in found.items():
             planned = key in delta.put or key in delta.drop
             delta.put.pop(key, None)
             delta.drop.pop(key, None)
             if desired.get(key) == actual:
                 continue
-            if not planned and (wait_s := self._limiter.wait_s(key)):
+            if not planned and not is_much and (wait_s := self._limiter.wait_s(key)):
                 self._drift[key] = actual
                 waits.append(wait_s)
                 if fights[key] == 1:
@@ -422,13 +425,11 @@ class RuleSync(Generic[K, V]):
         moved |= _touched(self._pending)
         differing = _touched(found) - moved
         self._vain_looks = 0 if differing else self._vain_looks + 1
+        self._drift |= {key: actual.get(key) for key in differing}
         if not differing:
             self._verified = not self._unknown
-        elif len(differing) > MOST:
-            self._much_drifted = True  # reading once more and writing all is cheaper than mending
         else:
-            self._drift |= {key: actual.get(key) for key in differing}
-        if differing:
+            self._look_again |= not self._verified
             log.warning("rules differ", rules=self.name, objects=len(differing), difference=describe(found))
         self._wake()
 

@@ -139,6 +139,18 @@ async def test_in_the_kernel_means_written_and_read_back(engine):
     assert engine.in_kernel
 
 
+async def test_what_the_first_look_finds_is_looked_at_once_more_when_it_is_mended(engine):
+    await engine.sync()
+    engine.audit_due.clear()
+    engine.rules.rules = {"stray": "x"}
+    await engine.audit()
+    await engine.sync()
+    assert not engine.in_kernel
+    assert engine.audit_due.is_set()
+    await engine.audit()
+    assert engine.in_kernel
+
+
 async def test_the_first_sync_takes_over_what_an_earlier_process_left(engine):
     engine.rules.rules = {"base": "chain", "default/web": ("old",), "default/gone": ("x",)}
     engine.plan([(WEB, ("a",))])
@@ -327,10 +339,30 @@ async def test_a_flush_is_answered_with_everything(synced):
     synced.rules.watching.drift.everything = True
     await synced.sync()
     assert synced.audit_due.is_set()
+    synced.rules.dumps = 0
     await synced.audit()
     await synced.sync()
     assert synced.rules.rules == before
     assert synced.stats.repairs == {"rule": len(before)}
+    assert synced.rules.dumps == 1
+
+
+async def test_what_is_heard_while_everything_is_read_is_looked_for_after_the_mending(synced):
+    synced.rules.rules.clear()
+    await synced.audit()
+    synced.audit_due.clear()
+    synced.rules.watching.drift.everything = True
+    mended = asyncio.Event()
+
+    async def apply(delta):
+        assert not synced.audit_due.is_set()
+        delta.apply_to(synced.rules.rules)
+        mended.set()
+
+    synced.rules.apply = apply
+    await synced.sync()
+    assert mended.is_set()
+    assert synced.audit_due.is_set()
 
 
 async def test_what_lost_more_than_is_known_is_mended_as_a_whole(synced):
