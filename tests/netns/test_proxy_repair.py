@@ -3,9 +3,10 @@
 import re
 import time
 from collections import Counter
+from operator import itemgetter
 
 import pytest
-from deadline import PATIENCE_S, eventually
+from deadline import PATIENCE_S, becomes, eventually
 from proxy_lab import ANSWER_WITHIN_S, LOCK, LOOK_AGAIN_S, NODE, bring_up_proxy
 
 from controlloop.repairs import BURST, PERIOD_S
@@ -172,10 +173,10 @@ def break_and_mend(lab, kind, script, *, keeps_clients):
     lab.sh(script)
     eventually(lambda: same(rules(lab)[0], ours))
     assert rules(lab)[1] == theirs
-    eventually(lambda: repairs(lab, kind) > before)
+    eventually(lambda: repairs(lab, kind), that=lambda counted: counted > before)
     assert works(lab)
     assert {caller: lab.call(caller, STICKY) for caller in bound} == bound
-    eventually(lab.is_ready)
+    eventually(lab.status, that=itemgetter("ready"))
 
 
 def same(now, wanted):
@@ -241,13 +242,13 @@ def test_a_fight_costs_ten_repairs_and_then_few_is_told_and_delays_nobody_else(l
             assert eventually(lambda: lab.events("RulesUndone"))[0]["regarding"]["name"] == NODE
             assert lab.repairs() - before <= most_repairs(began)
             # Where each repair takes seconds, for want of a processor, so does it until they come too often.
-            eventually(lambda: not lab.is_ready(), 3 * PATIENCE_S)
+            eventually(lab.status, 3 * PATIENCE_S, that=lambda told: not told["ready"])
             assert lab.call("pod-1-3", TWIN) == "pod-1-2"
             lab.serve("newcomer", "10.96.1.9", ["pod-1-1"])
-            eventually(lambda: lab.call("pod-1-3", "10.96.1.9", within_s=0.5) == "pod-1-1")
+            becomes(lambda: lab.call("pod-1-3", "10.96.1.9", within_s=0.5), "pod-1-1")
             assert lab.repairs() - before <= most_repairs(began)
         finally:
             vandal.kill()
     lab.take_away("newcomer")
     eventually(lambda: same(rules(lab)[0], ours))
-    eventually(lab.is_ready)
+    eventually(lab.status, that=itemgetter("ready"))
