@@ -19,7 +19,6 @@ LONGEST_FIRST = (
     "test_lab_break.py",
     "test_bundle.py",
     "test_trace_drops.py",
-    "test_probes.py",
     "test_two_overlays.py",
     "test_backend_healing.py",
     "test_proxy_repair.py",
@@ -37,6 +36,8 @@ LONGEST_FIRST = (
     "test_proxy_flows.py",
     "test_balance.py",
     "test_proxy_daemon.py",
+    "test_lease_recovery.py",
+    "test_probes.py",
 )
 """Files that take half a minute and more. What begins last should end soon, or one process waits for the other."""
 
