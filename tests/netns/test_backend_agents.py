@@ -7,7 +7,7 @@ from subprocess import PIPE
 
 import pytest
 from agent_pair import DEVICE, agents, cluster, forget_leases, needs_wireguard, pod, reach_each_other, subnet_env
-from deadline import eventually
+from deadline import becomes, eventually
 from node_pair import V4, V6
 
 from lab.wiring import ip
@@ -116,7 +116,7 @@ def test_a_restart_with_another_backend_connects_the_same_subnets_and_leaves_not
             now = [read_subnets(subnet_env(pair, number)) for number in pair.hosts]
             before = before or now
             assert now == before
-            eventually(lambda backend=backend: pair.devices() == devices(backend))
+            becomes(pair.devices, devices(backend))
 
 
 def wireguard_programs(pair, number):

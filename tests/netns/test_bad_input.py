@@ -204,7 +204,7 @@ def test_while_etcd_is_away_traffic_goes_on_and_what_is_new_arrives_when_it_is_b
     apply(lab, *later)
     eventually(lambda: reaches(lab, "10.96.9.3", "pod-1-1"))
     lab.put(f"{SUBNETS_KEY}/10.244.251.0-24", lease("10.10.0.77"))
-    eventually(lambda: "10.244.251.0/24" in lab.host("node-2").run(["ip", "route"]))
+    eventually(lambda: lab.host("node-2").run(["ip", "route"]), that=lambda found: "10.244.251.0/24" in found)
     etcdctl(lab, "del", f"{SUBNETS_KEY}/10.244.251.0-24")
     assert all(process.is_alive() for process in daemons)
     delete(lab, *before, *later)
@@ -244,7 +244,7 @@ def test_a_lease_that_makes_no_sense_is_skipped_by_name_and_the_next_one_counts(
     node, good = lab.host("node-2"), f"{SUBNETS_KEY}/10.244.251.0-24"
     lab.put(f"{SUBNETS_KEY}/{key}", value)
     lab.put(good, lease("10.10.0.77"))
-    eventually(lambda: "10.244.251.0/24" in node.run(["ip", "route"]))
+    eventually(lambda: node.run(["ip", "route"]), that=lambda found: "10.244.251.0/24" in found)
     assert f"! NN107 lease skipped: {key}" in netctl_status(lab)
     assert "10.244.250" not in node.run(["ip", "route"])
     etcdctl(lab, "del", f"{SUBNETS_KEY}/{key}")
@@ -307,7 +307,7 @@ def test_a_lease_that_claims_what_is_not_its_own_is_refused_and_the_overlay_goes
     value = json({**loads(lease("10.10.0.78")), **fields}).decode()
     before = [node.run(command.split()) for command in OVERLAY]
     with written(lab, key, value):
-        eventually(lambda: key in skipped(lab, "netagent"))
+        eventually(lambda: skipped(lab, "netagent"), that=lambda found: key in found)
         assert reason in skipped(lab, "netagent")[key]
         assert len(skipped(lab, "netagent")[key]) < 500
         assert [node.run(command.split()) for command in OVERLAY] == before
@@ -319,9 +319,9 @@ def test_names_are_read_in_any_case_as_flanneld_reads_them(lab):
     good = f"{SUBNETS_KEY}/10.244.251.0-24"
     value = lease("10.10.0.77").replace("PublicIP", "publicip").replace("BackendType", "BACKENDTYPE")
     lab.put(good, value.replace("VtepMAC", "vtepmac").replace("BackendData", "backenddata"))
-    eventually(lambda: "10.244.251.0/24" in lab.host("node-2").run(["ip", "route"]))
+    eventually(lambda: lab.host("node-2").run(["ip", "route"]), that=lambda found: "10.244.251.0/24" in found)
     etcdctl(lab, "del", good)
-    eventually(lambda: "10.244.251.0/24" not in lab.host("node-2").run(["ip", "route"]))
+    eventually(lambda: lab.host("node-2").run(["ip", "route"]), that=lambda found: "10.244.251.0/24" not in found)
 
 
 @pytest.mark.parametrize(
@@ -387,7 +387,7 @@ def test_a_manifest_that_makes_no_sense_is_skipped_by_name_and_the_others_count(
     write(manifests, "web.yaml", *served(lab, "web", "10.96.9.7"))
     for address in ("10.96.9.6", "10.96.9.7"):
         eventually(lambda a=address: reaches(lab, a, "pod-1-1"))
-    eventually(lambda: len(skipped(lab, "netproxy")) == 3)
+    eventually(lambda: skipped(lab, "netproxy"), that=lambda found: len(found) == 3)
     status = netctl_status(lab)
     for name in ("/run/manifests/broken.yaml", "Service default/half", "EndpointSlice default/s-1"):
         assert f" skipped: {name}" in status

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from agent_pair import agents, cluster, forget_leases, needs_wireguard, reach_each_other
-from deadline import eventually
+from deadline import becomes
 from node_pair import V4, V6
 from schemas import validated
 
@@ -43,7 +43,7 @@ def test_a_healthy_overlay_has_no_drift_and_its_routes_have_peers(pair, case):
     forget_leases(pair)
     with agents(pair, families, backend):
         reach_each_other(pair, families, mtu)
-        eventually(lambda: overlay_drift(pair) == [])
+        becomes(lambda: overlay_drift(pair), [])
         routes = [each for each in asked(pair, "get", "routes")["items"] if each["type"] == "unicast"]
         assert {each["state"] for each in routes} == {"ok"}
         # WireGuard's driver chooses the peer: one route leads to all of them.

@@ -9,7 +9,7 @@ from signal import SIGTERM
 import pytest
 from api_thread import URL, ServerThread
 from apiserver import node
-from deadline import eventually
+from deadline import becomes, eventually
 
 from controlloop.client import UnreachableError, get_json
 from lab.cluster import NETWORK_CONFIG, Cluster, up
@@ -102,7 +102,7 @@ def test_two_nodes_take_their_subnets_from_the_api_server_and_connect_their_pods
 
 def test_the_nodes_say_that_their_network_is_up(server):
     for name in ("node-1", "node-2"):
-        eventually(lambda name=name: conditions(server, name).get("NetworkUnavailable") == ("False", "FlannelIsUp"))
+        becomes(lambda name=name: conditions(server, name).get("NetworkUnavailable"), ("False", "FlannelIsUp"))
         assert conditions(server, name)["Ready"] == ("True", "KubeletReady")
 
 
@@ -110,7 +110,7 @@ def test_a_node_that_joins_is_connected_with_all_others(lab, server):
     lab.join("node-3")
     lab.attach_pod("node-3", "pod-3-1")
     for name in ("node-1", "node-2"):
-        eventually(lambda name=name: SUBNETS["node-3"] in lab.routes(name))
+        eventually(lambda name=name: lab.routes(name), that=lambda found: SUBNETS["node-3"] in found)
     assert all(all(answers.values()) for _, answers in ping_all(lab))
 
 
@@ -119,10 +119,10 @@ def test_annotations_that_somebody_changes_are_followed_until_their_node_puts_th
     lab.stop("node-3", "netagent", SIGTERM)
     data = json.dumps({"VNI": 1, "VtepMAC": mac})
     server.do(lambda api: api.annotate("node-3", **{f"{P}backend-data": data}))
-    eventually(lambda: mac in lab.fdb("node-1"))
+    eventually(lambda: lab.fdb("node-1"), that=lambda found: mac in found)
     assert json.loads(before[f"{P}backend-data"])["VtepMAC"] not in lab.fdb("node-1")
     lab.start_daemons([("node-3", "netagent")])
-    eventually(lambda: annotations(server, "node-3") == before)
+    becomes(lambda: annotations(server, "node-3"), before)
     eventually(lambda: lab.pings("pod-1-1", "pod-3-1"))
     assert mac not in lab.fdb("node-1")
 
@@ -130,7 +130,7 @@ def test_annotations_that_somebody_changes_are_followed_until_their_node_puts_th
 def test_annotations_that_make_no_sense_harm_nobody(lab, server):
     bad = node("bad", "10.244.250.0/24", annotations={f"{P}kube-subnet-manager": "true", f"{P}public-ip": "nowhere"})
     server.do(lambda api: api.put("nodes", bad))
-    eventually(lambda: [each["name"] for each in lab.status("node-1")["skipped"]] == ["10.244.250.0-24"])
+    becomes(lambda: [each["name"] for each in lab.status("node-1")["skipped"]], ["10.244.250.0-24"])
     assert lab.pings("pod-1-1", "pod-2-1")
     server.do(lambda api: api.delete("nodes", "bad"))
     eventually(lambda: lab.status("node-1")["ready"] and not lab.status("node-1")["skipped"])
@@ -142,20 +142,20 @@ def test_an_api_server_that_restarts_disturbs_no_packet_and_what_changed_meanwhi
         assert lab.pings("pod-1-1", "pod-3-1")
         server.do(lambda api: api.delete("nodes", "node-3"))
         assert SUBNETS["node-3"] in lab.routes("node-1")
-    eventually(lambda: SUBNETS["node-3"] not in lab.routes("node-1"))
+    eventually(lambda: lab.routes("node-1"), that=lambda found: SUBNETS["node-3"] not in found)
     assert lab.pings("pod-1-1", "pod-2-1")
     # Its agent is told that the Node is gone, and takes part again as soon as it is there.
     server.do(lambda api: api.put("nodes", node("node-3", SUBNETS["node-3"])))
     eventually(lambda: lab.pings("pod-1-1", "pod-3-1"))
     eventually(lambda: all(lab.status(name)["ready"] for name in lab.spec.node_names))
-    eventually(lambda: conditions(server, "node-3").get("NetworkUnavailable") == ("False", "FlannelIsUp"))
+    becomes(lambda: conditions(server, "node-3").get("NetworkUnavailable"), ("False", "FlannelIsUp"))
 
 
 def test_watches_that_are_cut_are_taken_up_where_they_were(lab, server):
     lists = server.do(lambda api: len(api.requests("list")))
     server.do(lambda api: api.drop_connections())
     server.do(lambda api: api.delete("nodes", "node-2"))
-    eventually(lambda: SUBNETS["node-2"] not in lab.routes("node-1"))
+    eventually(lambda: lab.routes("node-1"), that=lambda found: SUBNETS["node-2"] not in found)
     server.do(lambda api: api.put("nodes", node("node-2", SUBNETS["node-2"])))
     eventually(lambda: lab.pings("pod-1-1", "pod-2-1"))
     assert server.do(lambda api: len(api.requests("list"))) == lists

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from deadline import PATIENCE_S, eventually
+from deadline import PATIENCE_S, becomes, eventually
 from node_pair import V4, Pair
 
 from controlloop.client import UnreachableError, get_json
@@ -246,7 +246,7 @@ def test_what_is_broken_in_one_is_mended_and_the_other_is_left_alone(overlays):
         repairs = overlays.status(other)["repairs"]
         with Traffic(overlays, other):
             break_everything(overlays, broken)
-            eventually(lambda broken=broken, before=before: overlays.kept(broken)["routes"] == before)
+            becomes(lambda broken=broken: overlays.kept(broken)["routes"], before)
             eventually(lambda broken=broken: overlays.ping(broken))
             eventually(lambda broken=broken: overlays.is_ready(broken))
         assert overlays.kept(other) == others

@@ -209,6 +209,6 @@ def test_a_half_closed_connection_has_an_hour(rig, family):
             stack.enter_context(sysctl(rig.board.network, path, value))
         (call,) = rig.call("client", "cluster-ip", 80, family=family)
         call.opened.shutdown(socket.SHUT_WR)
-        eventually(lambda: "CLOSE_WAIT" in rig.tracked(call))
+        eventually(lambda: rig.tracked(call), that=lambda found: "CLOSE_WAIT" in found)
         _, _, seconds, *_ = rig.tracked(call)
     assert 3500 < int(seconds) <= 3600

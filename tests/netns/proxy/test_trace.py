@@ -7,7 +7,7 @@ from signal import SIGHUP, SIGINT, SIGKILL, SIGTERM
 
 import pytest
 from calls import Call
-from deadline import eventually
+from deadline import becomes, eventually
 from manifests import port, service, slices
 from namespace import inside
 from network import ADDRESSES, HOST_OF
@@ -133,9 +133,9 @@ def test_nothing_is_left_whatever_ends_it(rig, number):
         assert tables_in(rig.namespace)
         code, _ = tracing.end(number)
     assert code == (-SIGKILL if number == SIGKILL else 128 + number)
-    eventually(lambda: not tables_in(rig.namespace))
-    eventually(lambda: log_settings(rig.namespace) == before)
-    eventually(lambda: f"netctl-trace-{tracing.process.pid}" not in tracing_instances())
+    becomes(lambda: tables_in(rig.namespace), [])
+    becomes(lambda: log_settings(rig.namespace), before)
+    eventually(tracing_instances, that=lambda found: f"netctl-trace-{tracing.process.pid}" not in found)
 
 
 def test_nothing_is_left_at_its_own_end(rig):
