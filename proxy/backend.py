@@ -42,6 +42,9 @@ class Planner(Protocol[K, V]):
 class Ahead(Protocol[K, V]):
     """The kernel's side of one family, where nothing of ours is yet."""
 
+    may_last: bool
+    """Whether nobody else has to wait from what goes ahead to the first sync."""
+
     def goes_ahead(self, key: K, value: V) -> bool:
         """Nothing leads there before other objects are written, and it needs none that is planned after it."""
         ...

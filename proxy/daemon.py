@@ -120,6 +120,9 @@ class Netproxy:
                     self._status.liveness.queued()
                 if batch.complete:
                     self._listed.set()
+                elif self._rules.plan_early:
+                    # Of the others more is to come, as a rule.
+                    self._plan([service for service in changed if self._tracker.slices_of(service)])
                 self._runner.wake()
 
     async def _follow_settings(self, changed_settings: AsyncGenerator[Settings, None]) -> None:
@@ -182,14 +185,10 @@ class Netproxy:
     async def _sync(self, resync: bool) -> None:  # noqa: FBT001 - the runner's contract
         self._status.liveness.queued()  # nobody else tells of drift, and of what came while the last sync ran
         self._settle()
-        changed, self._changed = self._changed, set()
-        for some in batched(changed, AT_ONCE):
-            changes = [(service, self._tracker.frontends(service)) for service in some]
-            self._unfinished.update(changes)
-            self._status.note(changes)
-            self._rules.plan(changes)
+        for some in batched(set(self._changed), AT_ONCE):
+            self._plan(some)
             await asyncio.sleep(0)  # what is planned may be on its way to the kernel
-        triggers = [trigger for service in changed for trigger in self._tracker.take_triggers(service)]
+        triggers = [trigger for service in self._unfinished for trigger in self._tracker.take_triggers(service)]
         await self._rules.sync(partial(self._written, triggers))
         if not gc.isenabled():
             gc.freeze()
@@ -204,6 +203,13 @@ class Netproxy:
                 self._rules.ask_for_audits()
         if self._rules.in_kernel and not self._status.was_ready:
             self._became_ready()
+
+    def _plan(self, services: Sequence[ServiceName]) -> None:
+        self._changed.difference_update(services)
+        changes = [(service, self._tracker.frontends(service)) for service in services]
+        self._unfinished.update(changes)
+        self._status.note(changes)
+        self._rules.plan(changes)
 
     def _written(self, triggers: Sequence[datetime], family: Family) -> None:
         stats = self._rules.engines[family].stats

@@ -29,6 +29,7 @@ class HeadStart(Generic[K, V]):
         self._waiting: dict[K, V] = {}
         self._written: dict[K, V] = {}
         self._task: asyncio.Task[None] | None = None
+        self.may_last = ahead.may_last
         self.go_on(constant)
 
     def go_on(self, planned: Mapping[K, V]) -> None:

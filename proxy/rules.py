@@ -84,6 +84,11 @@ class Rules:
         for engine in self.each:
             engine.plan(changed)
 
+    @property
+    def plan_early(self) -> bool:
+        """What is planned before all Services are known goes ahead, and nobody has to wait until they are."""
+        return all(engine.plans_early for engine in self.engines.values())
+
     async def prepare(self) -> None:
         """Before the first plan. Whoever cannot look now will say so when it is to write."""
         await asyncio.gather(*(engine.prepare() for engine in self.each), return_exceptions=True)

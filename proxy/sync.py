@@ -155,6 +155,10 @@ class RuleSync(Generic[K, V]):
         if ahead := await self._backend.ahead():
             self._head_start = HeadStart(ahead, self._planner.objects)
 
+    @property
+    def plans_early(self) -> bool:
+        return self._head_start is not None and self._head_start.may_last
+
     def plan(self, changed: Sequence[tuple[ServiceName, Sequence[Frontend]]]) -> None:
         """Note what the frontends of these services are now; `sync` writes it."""
         for service, frontends in changed:

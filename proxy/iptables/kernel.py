@@ -30,6 +30,8 @@ class IptablesBackend(IptablesChains):
 
     asking_changes = True
     """iptables-restore --test does not ask the kernel."""
+    may_last = False
+    """The lock of legacy tables is held."""
 
     def __init__(self, family: Family, variant: Variant | None = None) -> None:
         # Only IPv4 has localhost node ports, which are what needs a guard in table raw.

@@ -6,8 +6,7 @@ from controlloop.command import CommandError, own_processes
 from controlloop.delta import Delta
 from controlloop.family import Family
 from controlloop.nft.kernel import NftTable
-from controlloop.nft.state import Key, Value
-from controlloop.nft.transaction import is_unreachable
+from controlloop.nft.state import Chain, Key, Value
 from controlloop.nft.watch import NftWatch
 from proxy.backend import Ahead
 from proxy.nftables.constant import constant_objects
@@ -20,12 +19,15 @@ class TableBackend(NftTable):
     """One family's table of ours."""
 
     asking_changes = False
+    may_last = True
 
     async def ahead(self) -> Ahead[Key, Value] | None:
         return self if await self.is_blank() else None
 
     def goes_ahead(self, key: Key, value: Value) -> bool:
-        return is_unreachable(key, value)
+        """No packet comes to a table without hooks. What is planned names only what was planned before."""
+        del key
+        return not (isinstance(value, Chain) and value.hook)
 
     async def refusal(self, delta: Delta[Key, Value]) -> CommandError | None:
         try:

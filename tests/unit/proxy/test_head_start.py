@@ -83,6 +83,8 @@ async def test_one_that_is_refused_costs_the_others_nothing(engine):
 class Slow:
     """Writes one portion when it is told to."""
 
+    may_last = True
+
     def __init__(self):
         self.go, self.portions = asyncio.Event(), []
 

@@ -58,6 +58,7 @@ class MemoryRules:
         self.rules, self.dumps, self.applied = {}, 0, []
         self.failures = 0
         self.is_quick = False
+        self.may_last = True
         self.asking_changes = asking_changes
         self.watching = MemoryWatch()
 
