@@ -240,17 +240,26 @@ class IptablesRules:
 
     def _into(self, table: str, chain: str, rule: Rule, packet: Packet, notes: Notes) -> Iterator[tuple[bool, Branch]]:
         place = f"{self._name} {table} {chain}"
+        said = rule.comment
         if rule.target.startswith(OURS):
-            notes.step(place, f"{'goto' if rule.is_goto else 'jump'} {rule.target}", rule.comment or matching(rule))
+            said = said or whose(self._chain(table, rule.target)[1])
+            notes.step(place, f"{'goto' if rule.is_goto else 'jump'} {rule.target}", said or matching(rule))
         seen = len(notes.steps)
         for branch in self._walk(table, rule.target, packet, notes):
             yield branch.verdict is not None or rule.is_goto, branch
-        if not rule.comment and not rule.target.startswith(GATES):
+        if not said and not rule.target.startswith(GATES):
             notes.forget_jump(seen, rule.target)
 
 
 def is_head(line: str | NftRule) -> bool:
     return isinstance(line, str) and not line.startswith("-A ")
+
+
+def whose(rules: Iterable[Rule | NftRule]) -> str:
+    """The comment on what a chain translates to: netproxy writes there whose connections they are. Empty: none."""
+    return next(
+        (rule.comment for rule in rules if isinstance(rule, Rule) and rule.target == "DNAT" and rule.comment), ""
+    )
 
 
 def balancing(rules: Iterable[Rule | NftRule]) -> str:

@@ -19,6 +19,7 @@ RULE = re.compile(r"-A (\S+) ")
 TO_ADDRESS = re.compile(r"(?<!! )-d (\S+?)(?:/(?:32|128))? ")
 TO_PORT = re.compile(r"-p (\w+) .*--dport (\d+) ")
 COMMENT = re.compile(r'--comment "?([^" ]+)')
+ENTRANCES = ("NETPROXY-SVC-", "NETPROXY-EXT-", "NETPROXY-ALLOW-")
 USER = re.compile(r'\("([^"]+)",pid=(\d+)')
 
 
@@ -173,18 +174,35 @@ def frontends_in_maps(listings: Iterable[Json]) -> Iterator[Frontend]:
 
 def frontends_in_rules(lines: Iterable[str]) -> Iterator[Frontend]:
     """From iptables-save in iptables mode: rules that jump from the tree of addresses, or of node ports."""
-    for line in lines:
+    saved = list(lines)
+    owners = owners_of_chains(saved)
+    for line in saved:
         jump, port = line.rpartition(" -j ")[2], TO_PORT.search(line)
-        if (
-            not port
-            or not jump.startswith(("NETPROXY-SVC-", "NETPROXY-EXT-", "NETPROXY-ALLOW-"))
-            or line.startswith("-A NETPROXY-SVC-")
-        ):
+        if not port or not jump.startswith(ENTRANCES) or line.startswith("-A NETPROXY-SVC-"):
             continue
         address, comment = TO_ADDRESS.search(line), COMMENT.search(line)
-        name = comment[1] if comment else ""
+        # In older rules, which a bundle may hold, the one that leads there names the Service.
+        name = comment[1] if comment else owners.get(jump, "")
         is_cluster_ip = address is not None and jump.startswith("NETPROXY-SVC-")
         yield Frontend(address[1] if address else "", port[1], int(port[2]), name, is_cluster_ip)
+
+
+def owners_of_chains(saved: Sequence[str]) -> dict[str, str]:
+    """Which Service a chain is for: a comment says it where it translates, and what leads there is for the same."""
+    owners: dict[str, str] = {}
+    leads: dict[str, str] = {}
+    for line in saved:
+        if not (rule := RULE.match(line)):
+            continue
+        jump, comment = line.rpartition(" -j ")[2], COMMENT.search(line)
+        if comment and jump.startswith("DNAT "):
+            owners[rule[1]] = comment[1]
+        elif rule[1].startswith(ENTRANCES):
+            leads[rule[1]] = jump
+    # ALLOW leads to EXT, and that to SVC or LB.
+    for _ in ENTRANCES:
+        owners |= {chain: owners[to] for chain, to in leads.items() if to in owners}
+    return owners
 
 
 def read_counters(snmp: str, group: str) -> dict[str, int]:

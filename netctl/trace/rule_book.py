@@ -13,8 +13,8 @@ from controlloop.family import Family
 from controlloop.iptables.fingerprint import Fingerprint
 from netctl.explain.iptables_shapes import RuleShape, is_closed, is_shown
 from netctl.explain.kernel import KernelSight
-from netctl.explain.walk import Packet
-from netctl.explain.walk_iptables import PRIORITIES, NftRule, Rule, parse_rule
+from netctl.explain.walk import OURS, Packet
+from netctl.explain.walk_iptables import PRIORITIES, NftRule, Rule, parse_rule, whose
 from netctl.node import PROXY, Node
 from netctl.trace.log_messages import LogEvent
 from netctl.trace.rule_words import RuleWords, iptables_words, nftables_words
@@ -90,7 +90,7 @@ class RuleBook:
                 continue
             if not is_shown(step.family, shapes[at].expressions) and not is_closed(self._nft_rule(step)):
                 return self._native(step, packet)
-            return iptables_words(place, rules, at, packet.mark)
+            return self._with_owner(name, step.table, iptables_words(place, rules, at, packet.mark))
         return RuleWords(place, step.verdict, "", UNKNOWN, step.target)
 
     def _shaped_chain(self, name: str, step: TraceEvent, *, read_again: bool) -> tuple[list[RuleShape], list[Rule]]:
@@ -114,7 +114,14 @@ class RuleBook:
         rules = rules_in(lines)
         if not 0 < step.number <= len(rules):
             return RuleWords(place, "", "", UNKNOWN)
-        return iptables_words(place, rules, step.number - 1, packet.mark)
+        return self._with_owner(name, step.table, iptables_words(place, rules, step.number - 1, packet.mark))
+
+    def _with_owner(self, name: str, table: str, words: RuleWords) -> RuleWords:
+        """Whom a jump leads to is said in the chain, which the packet is in next."""
+        owner = ""
+        if words.jumps_to.startswith(OURS):
+            owner = whose(rules_in(self._listed_chain(name, table, words.jumps_to)))
+        return words._replace(why=owner, keeps_jump=True) if owner else words
 
     def _forget_changed(self, table: str, family: Family) -> None:
         """A legacy rule is known by its number alone, which says something else when the table is another one."""

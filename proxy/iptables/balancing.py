@@ -2,8 +2,11 @@
 
 Each rule takes its share of what the rules before it have left. Under affinity a client's address stands, with a
 timeout, in the memory of the endpoint that it used last; who is in one goes there again.
+
+The last rule says whose they are. In the rules that lead here every packet would pay for it, 0.5 us.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from enum import Enum
 from functools import cache
@@ -11,8 +14,12 @@ from functools import cache
 from controlloop.address import host
 from controlloop.family import Family
 from controlloop.iptables.chains import Rules
-from proxy.frontends import Balance, Endpoint, Frontend
+from proxy.frontends import Balance, Endpoint, Frontend, ServicePortName
 from proxy.iptables.chains import PREFIX, hashed
+
+# Names of Kubernetes objects. Anything else stays out of the ruleset.
+_LABEL = "[a-z0-9.-]{1,63}"
+_PLAIN_NAME = re.compile(f"{_LABEL}/{_LABEL}(:{_LABEL})?")
 
 
 class Memory(Enum):
@@ -33,9 +40,18 @@ def balancing(frontend: Frontend, endpoints: Sequence[Endpoint], memory: Memory)
     """Rules that send a new connection to one of the endpoints; the last one takes all that is left."""
     served = list(shares(frontend.balance, endpoints))
     if not frontend.affinity_s:
-        return tuple(_dnat(frontend, endpoint, take) for endpoint, take in served)
-    named = [(endpoint, memory_name(frontend, endpoint), take) for endpoint, take in served]
-    return tuple((_with_sets if memory is Memory.SETS else _with_recent)(frontend, named))
+        rules = [_dnat(frontend, endpoint, take) for endpoint, take in served]
+    else:
+        named = [(endpoint, memory_name(frontend, endpoint), take) for endpoint, take in served]
+        rules = list((_with_sets if memory is Memory.SETS else _with_recent)(frontend, named))
+    rules[-1] = rules[-1].replace("-j ", f"{comment(frontend.name)}-j ")
+    return tuple(rules)
+
+
+def comment(name: ServicePortName) -> str:
+    """Its slash makes iptables-save print it in quotes, as we do."""
+    text = str(name)
+    return f'-m comment --comment "{text}" ' if _PLAIN_NAME.fullmatch(text) else ""
 
 
 def shares(balance: Balance, endpoints: Sequence[Endpoint]) -> Iterator[tuple[Endpoint, str]]:

@@ -15,12 +15,15 @@ from proxy.iptables.service_rules import Leaf, ServiceRules
 from proxy.iptables.spaces import Addresses, Ports
 from proxy.iptables.surroundings import (
     ADDRESS_TREES,
+    HAIRPIN,
     HEALTH_CHECKS,
     NODE_PORTS,
     PORT_TREES,
+    REFUSED,
     REFUSED_PORTS,
     SERVICES,
     Dispatch,
+    Spans,
     constant_chains,
     node_port_places,
 )
@@ -43,8 +46,8 @@ class IptablesPlanner:
         self._chains: Ledger[Owner, Key, Rules] = Ledger()
         self._leaves: Ledger[Owner, Leaf, int] = Ledger()
         self._frontends: dict[ServiceName, Sequence[Frontend]] = {}
-        self._spans: tuple[Sequence[str], Sequence[str]] | None = None
-        """The ranges of ports that `_lead_to_ports` was told last; None: to be told anew."""
+        self._spans: Spans | None = None
+        """What `_lead_to_trees` was told last; None: to be told anew."""
         addresses = Addresses(self._family)
         self._trees = {root: Tree(addresses, root) for root in ADDRESS_TREES}
         self._trees |= {root: Tree(Ports(), root) for root in PORT_TREES}
@@ -110,15 +113,15 @@ class IptablesPlanner:
             self._trees[root].insert(place, rule)
 
     def _record_trees(self, delta: Delta[Key, Rules]) -> None:
-        spans = self._trees[NODE_PORTS].spans(), self._trees[REFUSED_PORTS].spans()
+        spans = Spans(*(self._trees[root].spans() for root in (NODE_PORTS, REFUSED, REFUSED_PORTS, HAIRPIN)))
         if spans != self._spans:
-            self._lead_to_ports(*spans, delta)
+            self._lead_to_trees(spans, delta)
             self._spans = spans
         for tree in self._trees.values():
             tree.record(delta)
 
-    def _lead_to_ports(self, served: Sequence[str], refused: Sequence[str], delta: Delta[Key, Rules]) -> None:
-        """Let the rules that lead to the trees of node ports be for these ranges of ports."""
-        places = node_port_places(self._surroundings, served)
+    def _lead_to_trees(self, spans: Spans, delta: Delta[Key, Rules]) -> None:
+        """Let the rules that lead to trees be for what is in them."""
+        places = node_port_places(self._surroundings, spans.node_ports)
         self._trees[SERVICES].end_with(tuple(f"{place} -j {NODE_PORTS.chain}" for place in places))
-        self._chains.replace(THE_NODE, constant_chains(self._surroundings, refused), delta)
+        self._chains.replace(THE_NODE, constant_chains(self._surroundings, spans), delta)

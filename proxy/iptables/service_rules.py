@@ -14,14 +14,13 @@ The names descend from SVC and LB over EXT and ALLOW to the digits of the trees,
 at every rule iptables-nft-restore walks a list of names up to that of the rule's chain.
 """
 
-import re
 from collections.abc import Sequence
 
 from controlloop.address import network
 from controlloop.family import Family
 from controlloop.iptables.chains import Key, Rules
 from proxy.frontends import Endpoint, Frontend, Masquerade, Protocol, Refusal, Scope, ServicePortName
-from proxy.iptables.balancing import Memory, balancing, memory_name
+from proxy.iptables.balancing import Memory, balancing, comment, memory_name
 from proxy.iptables.chains import PREFIX, SET, chain_name, set_key
 from proxy.iptables.spaces import Ports
 from proxy.iptables.surroundings import HAIRPIN, LOCAL_SOURCE, NODE_PORTS, REFUSED, REFUSED_PORTS, SERVICES, Dispatch
@@ -31,10 +30,6 @@ SERVICE_CHAINS = tuple(f"{PREFIX}{kind}-" for kind in ("SVC", "LB", "EXT", "ALLO
 
 Leaf = tuple[Root, str]
 """A rule and the tree it hangs in."""
-
-# Names of Kubernetes objects. Anything else stays out of the ruleset.
-_LABEL = "[a-z0-9.-]{1,63}"
-_PLAIN_NAME = re.compile(f"{_LABEL}/{_LABEL}(:{_LABEL})?")
 
 
 class ServiceRules:
@@ -50,20 +45,23 @@ class ServiceRules:
 
     def _add(self, frontend: Frontend) -> None:
         if frontend.endpoints or frontend.inside:
-            self._hang(SERVICES, NODE_PORTS, frontend, self._entrance(frontend))
+            self._hang(SERVICES, NODE_PORTS, frontend, f"-j {self._entrance(frontend)}")
         if not frontend.endpoints:
             drops = frontend.refusal is Refusal.DROP
-            self._hang(REFUSED, REFUSED_PORTS, frontend, "DROP" if drops else self._dispatch.reject(frontend.protocol))
+            self._refuse(frontend, "DROP" if drops else self._dispatch.reject(frontend.protocol))
         elif frontend.sources:
             # Whom the ALLOW chain let pass has another destination by now.
-            self._hang(REFUSED, REFUSED_PORTS, frontend, "DROP")
+            self._refuse(frontend, "DROP")
         for endpoint in (*frontend.endpoints, *(frontend.inside or ())):
             if endpoint.is_local:
                 self.leaves[HAIRPIN, _hairpin(self._dispatch.family, endpoint)] = int(endpoint.address)
 
+    def _refuse(self, frontend: Frontend, how: str) -> None:
+        self._hang(REFUSED, REFUSED_PORTS, frontend, f"{comment(frontend.name)}-j {how}")
+
     def _hang(self, by_address: Root, by_port: Root, frontend: Frontend, target: str) -> None:
         protocol = frontend.protocol.value
-        rest = f"-p {protocol} -m {protocol} --dport {frontend.port}{_comment(frontend.name)} -j {target}"
+        rest = f"-p {protocol} -m {protocol} --dport {frontend.port} {target}"
         if frontend.scope is Scope.NODE_PORT:
             self.leaves[by_port, rest] = Ports.place(frontend.protocol, frontend.port)
         else:
@@ -140,9 +138,3 @@ def _hairpin(family: Family, endpoint: Endpoint) -> str:
     """A pod that reaches itself has to see another source, or it answers itself without the node."""
     me = network(family, int(endpoint.address), family.bits)
     return f"-s {me} -d {me} -j MASQUERADE --random-fully"
-
-
-def _comment(name: ServicePortName) -> str:
-    """Its slash makes iptables-save print it in quotes, as we do."""
-    text = str(name)
-    return f' -m comment --comment "{text}"' if _PLAIN_NAME.fullmatch(text) else ""

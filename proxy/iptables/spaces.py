@@ -13,10 +13,18 @@ from proxy.iptables.chains import hashed
 PROTOCOLS = tuple(Protocol)
 PORT_BITS = 16
 
+BRANCH, LAST_BRANCH = 5, 4
+"""Bits of an address that a chain branches on, and the last one above single addresses, whose rules are longer."""
+
 
 class Space(Interface):
     @property
     def bits(self) -> int: ...
+
+    @property
+    def forks(self) -> range:
+        """Lengths of the prefixes at which a tree may branch, besides that of no bits."""
+        ...
 
     def match(self, prefix: int, length: int) -> str:
         """Of all packets to places that begin with the first `length` bits of `prefix`."""
@@ -31,6 +39,7 @@ class Addresses:
     def __init__(self, family: Family) -> None:
         self._family = family
         self.bits = family.bits
+        self.forks = range((self.bits - LAST_BRANCH) % BRANCH, self.bits, BRANCH)
 
     def match(self, prefix: int, length: int) -> str:
         return f"-d {network(self._family, prefix, length)}"
@@ -45,6 +54,7 @@ class Ports:
     """The protocol is the first four bits, so that no prefix with a port in it has two."""
 
     bits = 4 + PORT_BITS
+    forks = range(4, bits, 4)
 
     @staticmethod
     def place(protocol: Protocol, port: int) -> int:

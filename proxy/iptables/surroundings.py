@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from controlloop.address import network
 from controlloop.family import Family, IPNetwork
@@ -92,32 +93,41 @@ def node_port_places(surroundings: Surroundings, ranges: Sequence[str]) -> Itera
         yield f"-d {loopback}"
 
 
-def constant_chains(surroundings: Surroundings, refused_ports: Sequence[str]) -> Mapping[Key, Rules]:
-    """All chains that no Service has a part in, but for the ranges of `refused_ports`."""
+class Spans(NamedTuple):
+    """Matches of what the rules of a tree may be for: the others need not go there."""
+
+    node_ports: Sequence[str]
+    refused: Sequence[str]
+    refused_ports: Sequence[str]
+    hairpin: Sequence[str]
+
+
+def constant_chains(surroundings: Surroundings, spans: Spans) -> Mapping[Key, Rules]:
+    """All chains that no Service has a part in, but for the spans of trees."""
     health_checks = (f"-p tcp -j {HEALTH_CHECKS.chain}",) if surroundings.health_check_ports else ()
     return {
         ("nat", "PREROUTING"): (f"-j {SERVICES.chain}",),
         ("nat", "OUTPUT"): (f"-j {SERVICES.chain}",),
         ("nat", "POSTROUTING"): (f"-j {POSTROUTING}",),
-        **_masquerading(surroundings.mark),
+        **_masquerading(surroundings.mark, spans.hairpin),
         ("filter", "INPUT"): (f"{NEW} -j {INPUT}", *health_checks),
         ("filter", "FORWARD"): (f"-j {FORWARD}",),
         ("filter", "OUTPUT"): (f"{NEW} -j {REFUSED.chain}",),
         ("filter", INPUT): (
             f"-j {REFUSED.chain}",
-            *(f"{place} -j {REFUSED_PORTS.chain}" for place in node_port_places(surroundings, refused_ports)),
+            *(f"{place} -j {REFUSED_PORTS.chain}" for place in node_port_places(surroundings, spans.refused_ports)),
         ),
-        ("filter", FORWARD): _forward(surroundings),
+        ("filter", FORWARD): _forward(surroundings, spans.refused),
         **_loopback_guard(surroundings),
     }
 
 
-def _masquerading(mark: int) -> Mapping[Key, Rules]:
+def _masquerading(mark: int, hairpin: Sequence[str]) -> Mapping[Key, Rules]:
     return {
         ("nat", POSTROUTING): (
             # Who is marked need not be looked for among those who call themselves.
             f"-m mark --mark {mark:#x}/{mark:#x} -g {MASQUERADE}",
-            f"-m conntrack --ctstate DNAT -j {HAIRPIN.chain}",
+            *(f"{each} -m conntrack --ctstate DNAT -j {HAIRPIN.chain}" for each in hairpin),
         ),
         ("nat", MASQUERADE): (
             # The mark goes off: a tunnel's outer packet inherits it and would be masqueraded once more.
@@ -127,7 +137,7 @@ def _masquerading(mark: int) -> Mapping[Key, Rules]:
     }
 
 
-def _forward(surroundings: Surroundings) -> Rules:
+def _forward(surroundings: Surroundings, refused: Sequence[str]) -> Rules:
     mark = surroundings.mark
     # A packet out of window is not translated back; its receiver would answer it with a reset.
     invalid = () if surroundings.tcp_be_liberal else ("-m conntrack --ctstate INVALID -j DROP",)
@@ -135,7 +145,8 @@ def _forward(surroundings: Surroundings) -> Rules:
         "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
         *invalid,
         f"-m mark --mark {mark:#x}/{mark:#x} -j ACCEPT",
-        f"{NEW} -j {REFUSED.chain}",
+        # To compare an address costs iptables-nft less than to ask for a state.
+        *(f"{each} {NEW} -j {REFUSED.chain}" for each in refused),
     )
 
 

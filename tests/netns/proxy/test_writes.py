@@ -38,7 +38,7 @@ def test_what_does_not_change_a_connection_writes_nothing(rig):
 
 @kube_proxy("6.1-20", "6.1-21", "gap 5.3-1", "gap 5.7-1")
 def test_a_change_costs_what_it_is_about(rig):
-    """The same among five Services and among fifty."""
+    """No more among fifty Services than among five, where it may be the first or last one of its kind."""
     costs = []
     for count in (5, 50):
         rig.given(service(), slices(*THREE[:2]), others(count))
@@ -47,7 +47,8 @@ def test_a_change_costs_what_it_is_about(rig):
             rig.add(change)
             steps.append(dict(rig.written))
         costs.append(steps)
-    assert costs[0] == costs[1]
+    for few, many in zip(*costs, strict=True):
+        assert all(many[family] <= written for family, written in few.items()), costs
     assert all(0 < written <= 12 for step in costs[0] for written in step.values()), costs[0]
 
 

@@ -231,6 +231,13 @@ def test_frontends_are_read_from_the_rules_of_iptables_mode():
     }
 
 
+def test_so_they_are_from_rules_that_name_the_service_where_a_packet_is_told_its_chain():
+    """As bundles of older nodes have them."""
+    older = '-A NETPROXY-NODE-PORTS -p tcp -m tcp --dport 30080 -m comment --comment "a/web:http" -j NETPROXY-EXT-A'
+    below = ["-A NETPROXY-EXT-A -j NETPROXY-SVC-B", "-A NETPROXY-SVC-B -p tcp -j DNAT --to-destination 10.244.1.2:80"]
+    assert [str(each) for each in frontends_in_rules([older, *below])] == ["node port 30080/tcp (a/web:http)"]
+
+
 def test_tables_of_ours_and_of_iptables_are_not_foreign():
     def chain(family, name, **base):
         return {"chain": {"family": family, "table": name, "name": "c", **base}}

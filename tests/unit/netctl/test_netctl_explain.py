@@ -11,6 +11,7 @@ from netctl.explain.explanation import Explanation
 from netctl.explain.flow_words import Target, read_target
 from netctl.explain.iptables_matches import Question, answer
 from netctl.explain.nft_requests import key_bytes
+from netctl.explain.reasons import service_named
 from netctl.explain.rules import chain_in
 from netctl.explain.verify import Sent, judged
 from netctl.explain.walk import Notes, Packet, Place, RouteAnswer, Unsure, Verdict
@@ -136,6 +137,25 @@ def test_what_others_write_and_cannot_be_decided_is_a_warning(rule):
     assert (branch.packet, branch.verdict) == (PACKET, None)
     (warning,) = notes.warnings
     assert rule in warning
+
+
+@pytest.mark.parametrize(
+    "comments", [("", "-m comment --comment default/web"), ("-m comment --comment default/web", "")]
+)
+def test_the_service_is_named_where_a_chain_translates_or_by_who_leads_there(comments):
+    """The second is how netproxy wrote it before; bundles keep such rules."""
+    leads, translates = comments
+    listed = {
+        "PREROUTING": ["-A PREROUTING -j NETPROXY-SERVICES"],
+        "NETPROXY-SERVICES": [f"-A NETPROXY-SERVICES -d 10.96.0.1/32 {leads} -j NETPROXY-SVC-A"],
+        "NETPROXY-SVC-A": [f"-A NETPROXY-SVC-A -p tcp {translates} -j DNAT --to-destination 10.244.2.2:80"],
+    }
+    walk = IptablesRules({"nat"}, lambda _, chain: listed.get(chain, []), Sight(), "iptables-nft")
+    (base,) = walk.base_chains("prerouting")
+    notes = Notes("prerouting")
+    base.run(PACKET, notes)
+    assert [step.why for step in notes.steps if step.does == "jump NETPROXY-SVC-A"] == ["default/web"]
+    assert service_named(notes.steps) == "default/web"
 
 
 def test_comments_may_hold_what_looks_like_options():

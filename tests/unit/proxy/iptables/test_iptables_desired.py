@@ -32,6 +32,7 @@ from proxy.iptables.desired import IptablesPlanner
 from proxy.node import Interfaces, Surroundings
 
 GOLDEN = Path(__file__).parents[3] / "golden"
+OF_WEB = '-m comment --comment "default/web:http" '
 
 
 def planned_five_services():
@@ -67,13 +68,15 @@ def test_each_random_rule_takes_its_share_of_what_the_ones_before_it_left_over()
     assert rules == (
         "-p tcp -m statistic --mode random --probability 0.33333333349 -j DNAT --to-destination 10.244.1.1:8080",
         "-p tcp -m statistic --mode random --probability 0.50000000000 -j DNAT --to-destination 10.244.1.2:8080",
-        "-p tcp -j DNAT --to-destination 10.244.1.3:8080",
+        f"-p tcp {OF_WEB}-j DNAT --to-destination 10.244.1.3:8080",
     )
 
 
 @pytest.mark.parametrize("cidr", [None, ip_network("0.0.0.0/0")])
 def test_without_a_network_outside_of_the_pods_nothing_is_marked(cidr):
-    assert service_chains(planned(frontend(), cidr=cidr)) == [("-p tcp -j DNAT --to-destination 10.244.1.2:8080",)]
+    assert service_chains(planned(frontend(), cidr=cidr)) == [
+        (f"-p tcp {OF_WEB}-j DNAT --to-destination 10.244.1.2:8080",)
+    ]
 
 
 def test_ipv6_takes_the_same_path():
@@ -81,12 +84,43 @@ def test_ipv6_takes_the_same_path():
     idle = frontend(address="fd00::2", protocol=Protocol.UDP, endpoints=())
     objects = planned(web, idle, family=Family.V6, cidr=ip_network("fd00:1::/64"))
     assert service_chains(objects) == [
-        ("! -s fd00:1::/64 -j MARK --set-xmark 0x4000/0x4000", "-p tcp -j DNAT --to-destination [fd00:1::2]:8080")
+        (
+            "! -s fd00:1::/64 -j MARK --set-xmark 0x4000/0x4000",
+            f"-p tcp {OF_WEB}-j DNAT --to-destination [fd00:1::2]:8080",
+        )
     ]
     assert objects["nat", "NETPROXY-HAIRPIN"] == ("-s fd00:1::2/128 -d fd00:1::2/128 -j MASQUERADE --random-fully",)
     (reject,) = objects["filter", "NETPROXY-REFUSED"]
     assert reject.startswith("-d fd00::2/128 -p udp -m udp --dport 80 ")
     assert reject.endswith(" -j REJECT --reject-with icmp6-port-unreachable")
+
+
+@pytest.mark.parametrize("memory", Memory)
+@pytest.mark.parametrize("affinity_s", [0, 3600])
+def test_the_last_rule_of_a_chain_that_translates_says_whose_it_is(memory, affinity_s):
+    """Whoever waits for a name in front of it would let every packet pay for what only people read."""
+    pair = {"endpoints": ("10.244.1.2", "10.244.1.3"), "affinity_s": affinity_s}
+    objects = planned(frontend(**pair), node_port(**pair), memory=memory)
+    (rules,) = service_chains(objects)
+    assert ["comment" in rule for rule in rules] == [False] * (len(rules) - 1) + [True]
+    assert rules[-1].startswith("-p tcp ")
+    assert f" {OF_WEB}-j DNAT --to-destination 10.244.1.3:8080" in rules[-1]
+    assert "comment" not in render(
+        diff({key: rules for key, rules in objects.items() if "SVC" not in key[1]}, {}), OURS
+    )
+
+
+def test_packets_for_others_do_not_ask_for_a_state():
+    """A comparison with an address is less work than a question to conntrack, and nothing at all is still less."""
+    none = planned(frontend())
+    assert "REFUSED" not in " ".join(none["filter", "NETPROXY-FORWARD"])
+    assert "HAIRPIN" not in " ".join(none["nat", "NETPROXY-POSTROUTING"])
+    some = planned(
+        frontend(endpoints=(endpoint("10.244.1.2", is_local=True),)), frontend(DNS, "", "10.97.0.9", endpoints=())
+    )
+    assert some["filter", "NETPROXY-FORWARD"][-1] == "-d 10.97.0.9/32 -m conntrack --ctstate NEW -j NETPROXY-REFUSED"
+    hairpin = "-d 10.244.1.2/32 -m conntrack --ctstate DNAT -j NETPROXY-HAIRPIN"
+    assert some["nat", "NETPROXY-POSTROUTING"][-1] == hairpin
 
 
 def test_a_frontend_of_the_other_family_is_left_out():
@@ -245,7 +279,7 @@ def test_weights_are_shares_and_who_weighs_nothing_gets_nothing():
     (rules,) = service_chains(planned(frontend(balance=Balance.WEIGHTED, endpoints=places), cidr=None))
     assert rules == (
         "-p tcp -m statistic --mode random --probability 0.25000000000 -j DNAT --to-destination 10.244.1.2:8080",
-        "-p tcp -j DNAT --to-destination 10.244.1.3:8080",
+        f"-p tcp {OF_WEB}-j DNAT --to-destination 10.244.1.3:8080",
     )
 
 

@@ -73,7 +73,7 @@ def test_a_packet_reaches_its_own_rule_and_no_other(held, other):
 def test_chains_are_short_and_their_names_fit_the_kernel(held):
     for (_, name), rules in build(held).objects.items():
         assert len(name) <= MAX_NAME
-        assert len(rules) <= 16 * INLINE
+        assert len(rules) <= 32 * INLINE
 
 
 @given(st.lists(leaves, unique=True))
