@@ -56,10 +56,10 @@ NFT_DAMAGE = {
     "set added": ("container", "nft add set ip netproxy stray '{ type ipv4_addr; }'"),
     "table deleted": ("container", "nft delete table ip netproxy"),
 }
-OF_WEB = '$({iptables}-save -t nat | sed -n "s/.*default.web:main.* -j //p")'
+OF_WEB = f'$({{iptables}}-save -t nat | sed -n "s/.* -d {WEB}.32 .* -j //p")'
 RESTORE = "| {iptables}-restore --noflush -w"
 IPTABLES_DAMAGE = {
-    "rule deleted": ("chain", f"{{iptables}} -w -t nat -D {OF_WEB} -p tcp -j DNAT --to-destination {{web}}:8080"),
+    "rule deleted": ("chain", f"{{iptables}} -w -t nat -D {OF_WEB} 2"),
     "rule added": ("chain", "{iptables} -w -t nat -I NETPROXY-SERVICES -j RETURN"),
     "rules in another order": (
         "chain",
