@@ -23,6 +23,8 @@ class Drift(Generic[K, V]):
     """Touched in a way that was not told; the kernel has to be asked."""
     everything: bool = False
     """More was touched than is known."""
+    much: bool = False
+    """So many objects were touched that they were not remembered one by one."""
     by: str = ""
     """The program that did it, when the kernel says so."""
 
@@ -33,7 +35,7 @@ class Drift(Generic[K, V]):
         self.actual[key] = actual
         if len(self.actual) > MOST:
             self.actual.clear()
-            self.everything = True
+            self.everything = self.much = True
 
 
 class Watch(Protocol[K, V]):

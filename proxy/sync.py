@@ -331,7 +331,9 @@ class RuleSync(Generic[K, V]):
         if drift.everything:
             # What is missing may be what the known drift refers to: the audit finds both, and they go in together.
             self._look_again = True
-            return found
+            if not (drift.much and drift.actual) or self._limiter.wait_s(None):
+                return found
+            self._vain_looks = 0  # one would have found much
         found |= drift.actual
         if drift.unread:
             seen = await self._backend.look(drift.unread)
@@ -344,7 +346,7 @@ class RuleSync(Generic[K, V]):
         waits: list[float] = []
         mended: list[K] = []
         fights = self._limiter.fights if found else {}
-        is_much = len(found) > MOST  # found by an audit, which is held back as a whole
+        is_much = len(found) > MOST  # that is held back as a whole
         for key, actual in found.items():
             planned = key in delta.put or key in delta.drop
             delta.put.pop(key, None)

@@ -1,7 +1,8 @@
 """Follows what other programs do to chains of ours through iptables-nft, which writes to nftables."""
 
-from collections.abc import Container
+from collections.abc import Callable, Container, Mapping
 
+from controlloop.drift import Drift
 from controlloop.family import Family
 from controlloop.iptables.chains import Key, Owned, Rules
 from controlloop.nft import notifications as said
@@ -14,10 +15,23 @@ UNKNOWN: Rules = ("changed by somebody",)
 class IptablesWatch(RulesetWatch[Key, Rules]):
     """Of the owned chains, and of our jumps in the others."""
 
-    def __init__(self, family: Family, owned: Owned, own_ports: Container[int]) -> None:
+    def __init__(
+        self, family: Family, owned: Owned, desired: Callable[[], Mapping[Key, Rules]], own_ports: Container[int]
+    ) -> None:
         super().__init__(family, own_ports)
         self._owned = owned
+        self._desired = desired
         self._prefixes = [prefix.encode() for prefix in owned.prefixes]
+
+    def take(self) -> Drift[Key, Rules]:
+        """After a flush all our chains count as changed: they are written as fast as they are read."""
+        drift = super().take()
+        for key in self._desired() if drift.much else ():
+            if self._owned.is_ours(key[1]):
+                drift.actual[key] = UNKNOWN
+            elif key[0] in self._owned.tables:
+                drift.unread.add(key)
+        return drift
 
     def _note(self, change: Change, message: Message) -> bool:
         if change.table not in self._owned.tables:

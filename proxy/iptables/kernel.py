@@ -91,11 +91,10 @@ class IptablesBackend(IptablesChains):
 
     async def watch(self, desired: Callable[[], Mapping[Key, Rules]]) -> IptablesWatch | LegacyWatch:
         """The kernel tells of changes in nftables; to legacy tables somebody has to look."""
-        del desired  # chains are read by name, whatever should be in them
         if await self.variant() is Variant.LEGACY:
             self._legacy = LegacyWatch(self._family, self._owned.tables)
             return self._legacy
-        return IptablesWatch(self._family, self._owned, own_processes)
+        return IptablesWatch(self._family, self._owned, desired, own_processes)
 
     @property
     def closed_loopback(self) -> bool:

@@ -377,6 +377,24 @@ async def test_what_lost_more_than_is_known_is_mended_as_a_whole(synced):
     assert synced.rules.applied == [({"base": "chain", "default/web": ("a",)}, {})]
 
 
+async def test_where_all_counts_as_changed_it_is_written_before_it_is_read(synced):
+    synced.rules.rules.clear()
+    synced.rules.watching.drift = Drift({"base": None, "default/web": None}, everything=True, much=True)
+    await synced.sync()
+    assert synced.rules.applied == [({"base": "chain", "default/web": ("a",)}, {})]
+    assert synced.rules.dumps == 0
+    assert synced.audit_due.is_set()
+
+
+async def test_whoever_flushes_all_the_time_is_not_answered_all_the_time(synced):
+    for _ in range(30):
+        synced.rules.rules.clear()
+        synced.rules.watching.drift = Drift({"base": None, "default/web": None}, everything=True, much=True)
+        await synced.sync()
+    assert 1 < len(synced.rules.applied) <= 10
+    assert synced.fights()
+
+
 async def look_for_strangers(engine, *, times, meddle):
     """As a host does that hears only that something was changed, of whoever's."""
     for _ in range(times):
