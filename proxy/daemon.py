@@ -136,7 +136,6 @@ class Netproxy:
 
     async def _program(self) -> None:
         """Write nothing before the first list is in: an empty cluster and an unread one look alike."""
-        gc.disable()  # what is read now stays; looking for garbage in it would take as long as reading it
         await self._rules.prepare()
         await self._wait("the first list of services", self._listed.wait())
         await self._wait("the own node", self._watch.known())
@@ -192,7 +191,7 @@ class Netproxy:
         await self._rules.sync(partial(self._written, triggers))
         if not gc.isenabled():
             gc.freeze()
-            gc.enable()
+            gc.enable()  # the start is over
         await self._finish()
         # Only now, with every service answering in this mode, may what another mode left go.
         if resync and not self._leftovers_gone:
