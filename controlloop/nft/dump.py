@@ -28,10 +28,10 @@ V = TypeVar("V")
 def elements_of(family: Family, table: str, container: str, container_type: str) -> dict[str, str]:
     """Key to value, in the words of a listing; empty when there is no such container. Blocks.
 
-    While the ruleset changes, the kernel passes over elements that stay: of 50,000 about 100. So it does when the set has
-    grown before, and is put in another order: of 12,000 it passed over 2,000 on a busy machine, and told as many twice.
-    Then it is read again, and what none of several readings has is not there. What went meanwhile may still be among
-    the others.
+    While the ruleset changes, the kernel passes over elements that stay: of 50,000 about 100. So it does when the set
+    has grown before, and is put in another order: of 12,000 it passed over 2,000 on a busy machine, and told as many
+    twice. Then it is read again, and what none of several readings has is not there. What went meanwhile may still be
+    among the others.
     ValueError for a type that cannot be put into words.
     """
     together: dict[str, str] = {}
