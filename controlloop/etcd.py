@@ -48,6 +48,8 @@ class KeyValue(Struct, frozen=True, gc=False):
     """Revision of the last write to this key."""
     lease_id: int
     """0: the key does not expire."""
+    created: int
+    """Revision of the first write since it last was not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -402,7 +404,7 @@ def text_key(key: bytes) -> str:
 
 
 def key_value(kv: Any) -> KeyValue:
-    return KeyValue(text_key(kv.key), kv.value, kv.mod_revision, kv.lease)
+    return KeyValue(text_key(kv.key), kv.value, kv.mod_revision, kv.lease, kv.create_revision)
 
 
 def batch_from(response: Any) -> WatchBatch:

@@ -4,11 +4,12 @@ A lease is renewed by keep-alive, which no watcher sees. flannel writes the reco
 a record that changes hands between the two therefore may carry a lease of either.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing, suppress
+from dataclasses import replace
 
 from controlloop.errors import UnavailableError
-from controlloop.etcd import Etcd
+from controlloop.etcd import Etcd, KeyValue
 from subnet_alloc.registry import AlreadyExistsError, Batch, ConflictError, Listing, Record
 
 
@@ -28,8 +29,7 @@ class EtcdRegistry:
 
     async def list(self) -> Listing:
         listing = await self._etcd.list(self._subnets)
-        records = (Record(self._name(kv.key), kv.value, kv.revision, kv.lease_id) for kv in listing.items)
-        return Listing(listing.revision, tuple(records))
+        return Listing(listing.revision, self._records(listing.items))
 
     async def create(self, key: str, value: bytes, ttl_s: int) -> Record:
         lease_id = await self._etcd.grant(ttl_s) if ttl_s else 0
@@ -37,7 +37,7 @@ class EtcdRegistry:
         if revision is None:
             await self._release(lease_id)
             raise AlreadyExistsError(key)
-        return Record(key, value, revision, lease_id)
+        return Record(key, value, revision, lease_id, revision)
 
     async def update(self, record: Record, value: bytes, ttl_s: int) -> Record:
         lease_id = await self._lease_for(record, ttl_s)
@@ -46,7 +46,7 @@ class EtcdRegistry:
             if lease_id != record.lease_id:
                 await self._release(lease_id)
             raise ConflictError(f"{record.key} is not at revision {record.revision} any more")
-        return Record(record.key, value, revision, lease_id)
+        return replace(record, value=value, revision=revision, lease_id=lease_id)
 
     async def remove(self, record: Record) -> None:
         if not await self._etcd.delete(self._subnets + record.key, record.revision):
@@ -61,8 +61,10 @@ class EtcdRegistry:
     async def watch(self, after: int) -> AsyncGenerator[Batch, None]:
         async with aclosing(self._etcd.watch(self._subnets, after)) as batches:
             async for batch in batches:
-                put = tuple(Record(self._name(kv.key), kv.value, kv.revision, kv.lease_id) for kv in batch.put)
-                yield Batch(batch.revision, put, tuple(map(self._name, batch.removed)))
+                yield Batch(batch.revision, self._records(batch.put), tuple(map(self._name, batch.removed)))
+
+    def _records(self, found: Iterable[KeyValue]) -> tuple[Record, ...]:
+        return tuple(Record(self._name(kv.key), kv.value, kv.revision, kv.lease_id, kv.created) for kv in found)
 
     def _name(self, key: str) -> str:
         return key.removeprefix(self._subnets)

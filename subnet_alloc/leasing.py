@@ -181,7 +181,21 @@ async def _create(snapshot: LeaseSnapshot, registry: Registry, wish: _Wish) -> O
     if subnets is None or not fits(wish.config, subnets) or not is_free(subnets, taken):
         subnets = choose_subnets(wish.config, taken, wish.choose)
     record = await registry.create(render_key(subnets), render_attrs(wish.attrs), wish.ttl_s)
+    if len(subnets) > 1:
+        await _give_way(record, subnets, registry)
     return OwnLease(record, Lease(subnets, wish.attrs), is_new=True)
+
+
+async def _give_way(record: Record, subnets: Subnets, registry: Registry) -> None:
+    """AlreadyExistsError when a subnet was somebody's before: the key guards the two together, and not each of them.
+
+    Of two nodes that chose at the same time the later one gives way. flannel does not look, so its nodes do not.
+    """
+    now = LeaseSnapshot.of(await registry.list())
+    older = [lease.subnets for key, lease in now.leases.items() if now.records[key].created < record.created]
+    if not is_free(subnets, older):
+        await registry.remove(record)
+        raise AlreadyExistsError(record.key)
 
 
 def _spoiled_record(snapshot: LeaseSnapshot, subnets: Subnets, config: NetworkConfig) -> Record | None:

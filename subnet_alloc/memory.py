@@ -89,7 +89,7 @@ class MemoryRegistry:
         self._refuse_unless_known(record)
         lease = self._leases.get(record.lease_id)
         if lease is None or lease.ttl_s != ttl_s:
-            return self._write(Record(record.key, value, 0, self._grant(ttl_s)))
+            return self._write(replace(record, value=value, lease_id=self._grant(ttl_s)))
         self._renew(lease)
         return self._write(replace(record, value=value))
 
@@ -141,7 +141,7 @@ class MemoryRegistry:
 
     def _write(self, record: Record) -> Record:
         self._revision += 1
-        written = replace(record, revision=self._revision)
+        written = replace(record, revision=self._revision, created=record.created or self._revision)
         self._records[record.key] = written
         self._note(record.key, written)
         return written

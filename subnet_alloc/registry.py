@@ -42,6 +42,8 @@ class Record:
     """Revision of the last write; grows with every write to the registry."""
     lease_id: int = 0
     """What keeps the record alive; 0: it never expires (a reservation)."""
+    created: int = 0
+    """Revision of its first write."""
 
 
 @dataclass(frozen=True, slots=True)

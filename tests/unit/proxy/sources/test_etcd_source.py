@@ -14,7 +14,7 @@ SLICE = "/nodenet/endpointslices/default/web-1"
 
 
 def stored(key, value=b"{}"):
-    return KeyValue(key, value, 1, 0)
+    return KeyValue(key, value, 1, 0, 1)
 
 
 def page(revision, *items, is_last=True):
