@@ -429,9 +429,9 @@ class RuleSync(Generic[K, V]):
             self._look_put_off = False
         self.stats.audits += 1
         moved |= _touched(self._pending)
-        differing = _touched(found) - moved
+        differing = {key: actual.get(key) for key in (*found.put, *found.drop) if key not in moved}
         self._vain_looks = 0 if differing else self._vain_looks + 1
-        self._drift |= {key: actual.get(key) for key in differing}
+        self._drift |= differing
         if not differing:
             self._verified = not self._unknown
         else:

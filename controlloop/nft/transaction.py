@@ -24,7 +24,8 @@ def portions(delta: Delta[Key, Value], most: int = PORTION) -> Iterator[Delta[Ke
     if delta.drop or len(delta.put) <= most:
         yield delta
         return
-    first = {key: value for key, value in delta.put.items() if is_unreachable(key, value)}
+    first: dict[Key, Value] = {key: value for key, value in delta.put.items() if isinstance(value, Container)}
+    first |= {key: value for key, value in delta.put.items() if is_unreachable(key, value)}
     rest = {key: value for key, value in delta.put.items() if key not in first}
     waiting = iter(first.items())
     while portion := dict(islice(waiting, most)):

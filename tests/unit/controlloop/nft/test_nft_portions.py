@@ -30,6 +30,16 @@ def test_all_of_it_comes_once_and_what_leads_somewhere_comes_last(services, most
         assert not any(isinstance(value, Chain) or "goto" in str(value) for value in part.put.values())
 
 
+@given(services=st.integers(1, 60), most=st.integers(1, 50), chance=st.randoms(use_true_random=False))
+def test_a_container_comes_before_its_elements_in_whatever_order_they_are_given(services, most, chance):
+    objects = [*table(services).items(), (Key("container", "endpoints"), CONTAINER)]
+    chance.shuffle(objects)
+    made = set()
+    for part in portions(Delta(put=dict(objects)), most):
+        made |= {key.name for key in part.put if key.kind == "container"}
+        assert {key.name for key in part.put if key.kind == "element"} <= made
+
+
 def test_a_small_change_and_one_that_takes_something_away_stay_whole():
     put = table(20)
     assert list(portions(Delta(put=put), 1000)) == [Delta(put=put)]
