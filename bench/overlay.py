@@ -199,8 +199,9 @@ async def run(peers: list[Peer], folder: Path, idle_s: float) -> list[Figure]:
             raise SystemExit(f"bench: ready, but the kernel holds {programmed(channel)}")
         requests = requests_of(server.client_url)
         to_kernel, to_watcher = await change_one(etcd, peers)
-        # Ours are two puts for each, and one more to open a watch.
-        requests = (requests_of(server.client_url) - requests - 2 * CHANGES - ROUNDS) / (2 * CHANGES)
+        # Ours are two puts for each, one more to open a watch, and from the second on whether the store is the same.
+        ours = 2 * CHANGES + 2 * ROUNDS - 1
+        requests = (requests_of(server.client_url) - requests - ours) / (2 * CHANGES)
         whole_s = device_deleted(channel, len(peers))
         await asyncio.sleep(3)
         before = agent.cpu_s()
