@@ -105,7 +105,7 @@ class RuleSync(Generic[K, V]):
         """Whether the kernel may hold anything: before the first sync and after a failure."""
         self._verified = False
         self._look_again = False
-        """What is mended now was not all, or was never seen to be right."""
+        """What is mended now may not be all."""
         self._look_put_off = False
         self._vain_looks = BURST
         """Audits in a row that found nothing: after few of them, one that is put off might find something."""
@@ -435,7 +435,8 @@ class RuleSync(Generic[K, V]):
         if not differing:
             self._verified = not self._unknown
         else:
-            self._look_again |= not self._verified
+            # Of what somebody does while that is mended a watch that only counts (LegacyWatch) may hear nothing.
+            self._look_again = True
             log.warning("rules differ", rules=self.name, objects=len(differing), difference=describe(found))
         self._wake()
 
