@@ -22,7 +22,7 @@ FOREIGN = {
         nft add map ip somebody-else services '{ type ipv4_addr : verdict; elements = { 203.0.113.2 : accept }; }'
     """,
     "iptables": """
-        {iptables} -w -N SOMEBODY-ELSE
+        {iptables} -w -N SOMEBODY-ELSE || {iptables} -w -F SOMEBODY-ELSE
         {iptables} -w -A SOMEBODY-ELSE -d 203.0.113.1 -j DROP
         {iptables} -w -A FORWARD -j SOMEBODY-ELSE
         {iptables} -w -t nat -A PREROUTING -d 203.0.113.2 -p tcp -j DNAT --to-destination 203.0.113.3
